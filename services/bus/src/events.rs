@@ -1,0 +1,136 @@
+//! The event stream of a shard: committed journal entries, each under its own sequence as the stream id.
+//!
+//! Because the id is the sequence, publishing an entry twice is refused by Redis itself: after a crash between commit and publish the
+//! engine publishes the tail again without repeats. A reader that sees a sequence skipped knows exactly what it missed.
+
+use std::time::Duration;
+
+use contracts::bus::JournalEntry;
+use prost::Message as _;
+use redis::aio::{ConnectionManager, MultiplexedConnection};
+use redis::streams::{StreamMaxlen, StreamReadOptions, StreamReadReply};
+use redis::{AsyncCommands as _, FromRedisValue as _};
+
+use crate::backoff::Backoff;
+use crate::connect::{BusError, Redis};
+use crate::keys;
+
+/// About how many entries a shard's stream keeps; older ones are read from the journal.
+pub const STREAM_LENGTH: usize = 50_000;
+const READ_MAX: usize = 1_024;
+const BLOCK: Duration = Duration::from_millis(1_000);
+
+/// The last sequence in the shard's stream; 0 when it is empty or gone.
+pub(crate) async fn last_sequence(connection: &mut ConnectionManager, shard: u32) -> Result<u64, BusError> {
+    let newest: redis::streams::StreamRangeReply = connection.xrevrange_count(keys::events(shard), "+", "-", 1).await?;
+    Ok(newest.ids.first().map_or(0, |entry| sequence_of(&entry.id)))
+}
+
+/// Empties a shard's stream: its tail belongs to another journal.
+pub(crate) async fn discard(connection: &mut ConnectionManager, shard: u32) -> Result<(), BusError> {
+    Ok(connection.del(keys::events(shard)).await?)
+}
+
+/// Adds one `XADD` a entry to a pipeline. The reply of a repeat is an error, which the caller ignores.
+pub(crate) fn append(pipeline: &mut redis::Pipeline, shard: u32, entry: &JournalEntry) {
+    pipeline
+        .xadd_maxlen(
+            keys::events(shard),
+            StreamMaxlen::Approx(STREAM_LENGTH),
+            format!("{}-0", entry.sequence),
+            &[("e", entry.encode_to_vec())],
+        )
+        .ignore();
+}
+
+fn sequence_of(id: &str) -> u64 {
+    id.split_once('-').and_then(|(sequence, _)| sequence.parse().ok()).unwrap_or(0)
+}
+
+/// What a read brought of one shard.
+#[derive(Clone, Debug)]
+pub struct ShardEvents {
+    /// Which shard.
+    pub shard: u32,
+    /// Entries in order. The first may not follow on what was read before: then something was missed.
+    pub entries: Vec<JournalEntry>,
+}
+
+/// Follows the event streams of all shards.
+#[derive(Debug)]
+pub struct EventReader {
+    redis: Redis,
+    connection: Option<MultiplexedConnection>,
+    keys: Vec<String>,
+    positions: Vec<Option<u64>>,
+    backoff: Backoff,
+}
+
+impl EventReader {
+    /// Follows shards 0 to `shards` − 1 from now on.
+    #[must_use]
+    pub fn new(redis: Redis, shards: u32) -> Self {
+        Self {
+            redis,
+            connection: None,
+            keys: (0..shards).map(keys::events).collect(),
+            positions: vec![None; shards as usize],
+            backoff: Backoff::store(),
+        }
+    }
+
+    /// The last sequence read, or found at the start, of each shard; `None` before the first contact with Redis.
+    #[must_use]
+    pub fn positions(&self) -> &[Option<u64>] {
+        &self.positions
+    }
+
+    /// Waits for the next entries; comes back empty about once a second when there are none. Never fails: while Redis is away it
+    /// tries again with backoff and returns empty.
+    pub async fn next(&mut self) -> Vec<ShardEvents> {
+        match self.read().await {
+            Ok(events) => {
+                self.backoff.reset();
+                events
+            }
+            Err(error) => {
+                tracing::warn!(%error, "event streams: read failed, connecting again");
+                self.connection = None;
+                self.backoff.wait().await;
+                Vec::new()
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Vec<ShardEvents>, BusError> {
+        if self.connection.is_none() {
+            let mut connection = self.redis.blocking().await?;
+            for (key, position) in self.keys.iter().zip(&mut self.positions) {
+                let newest: redis::streams::StreamRangeReply = connection.xrevrange_count(key, "+", "-", 1).await?;
+                let last = newest.ids.first().map_or(0, |entry| sequence_of(&entry.id));
+                // A stream that ends before our position was emptied and starts anew: follow it from its end, the jump shows the gap.
+                *position = Some(position.map_or(last, |ours| ours.min(last)));
+            }
+            self.connection = Some(connection);
+        }
+        let connection = self.connection.as_mut().expect("set above");
+        let ids: Vec<String> = self.positions.iter().map(|position| format!("{}-0", position.unwrap_or(0))).collect();
+        let options = StreamReadOptions::default().block(usize::try_from(BLOCK.as_millis()).expect("small")).count(READ_MAX);
+        let reply: Option<StreamReadReply> = connection.xread_options(&self.keys, &ids, &options).await?;
+        let mut all = Vec::new();
+        for stream in reply.into_iter().flat_map(|reply| reply.keys) {
+            let Some(index) = self.keys.iter().position(|key| *key == stream.key) else { continue };
+            let mut entries = Vec::with_capacity(stream.ids.len());
+            for entry in stream.ids {
+                self.positions[index] = Some(sequence_of(&entry.id));
+                let bytes = entry.map.get("e").map(Vec::<u8>::from_redis_value_ref).transpose().ok().flatten();
+                match bytes.as_deref().map(JournalEntry::decode) {
+                    Some(Ok(decoded)) => entries.push(decoded),
+                    _ => tracing::warn!(key = stream.key, id = entry.id, "event stream: an entry that is no journal entry"),
+                }
+            }
+            all.push(ShardEvents { shard: u32::try_from(index).expect("a shard number"), entries });
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,235 @@
+//! The engine's side of one shard: peek requests, answer them, trim what was processed, publish events, show that somebody leads.
+//!
+//! Requests are peeked, never popped: an engine that dies leaves them for the next one. What was processed is trimmed by comparing it
+//! first; a blind trim would drop work when two engines overlap.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use contracts::bus::{JournalEntry, Reply};
+use prost::Message as _;
+use redis::aio::ConnectionManager;
+use redis::{AsyncCommands as _, Script};
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::backoff::Backoff;
+use crate::connect::{BusError, Redis};
+use crate::{events, keys};
+
+/// How long a reply list outlives its last reply, so that those of dead gateways do not pile up. Seconds.
+const REPLY_LIST_TTL_S: i64 = 60;
+/// How long a leader counts as present after its last sign of life. Milliseconds.
+pub const PRESENCE_MS: u64 = 2_000;
+/// How long a blocking peek waits before it looks up.
+const BELL_TIMEOUT_S: f64 = 1.0;
+
+/// One raw message of a queue.
+pub type Incoming = Bytes;
+
+/// What an engine needs of the bus to lead one shard. Over Redis: [`RedisShardBus`].
+pub trait ShardBus: Send {
+    /// Waits until a request may be there. May return early; never misses one that was pushed after the last empty peek.
+    fn wait(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// The messages from position `skip` on, at most `count_max`, without taking them.
+    fn peek(&mut self, skip: usize, count_max: usize) -> impl Future<Output = Result<Vec<Incoming>, BusError>> + Send;
+
+    /// Removes exactly these messages from the front; refuses (false) and removes nothing when others stand there.
+    fn trim(&mut self, processed: &[Incoming]) -> impl Future<Output = Result<bool, BusError>> + Send;
+
+    /// Sends replies. Lists outside the reply namespace are skipped.
+    fn reply(&mut self, replies: &[(String, Reply)]) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Publishes committed entries; one that is there already is left alone.
+    fn publish(&mut self, entries: &[JournalEntry]) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// The last sequence published; 0 for none.
+    fn published(&mut self) -> impl Future<Output = Result<u64, BusError>> + Send;
+
+    /// Empties the event stream: what is there belongs to another journal.
+    fn discard_events(&mut self) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Shows gateways that somebody leads this shard, for [`PRESENCE_MS`].
+    fn show_presence(&mut self, engine: &str) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Stops showing it: the leader leaves.
+    fn hide_presence(&mut self) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// How many requests wait.
+    fn length(&mut self) -> impl Future<Output = Result<u64, BusError>> + Send;
+}
+
+/// [`ShardBus`] over Redis.
+#[derive(Debug)]
+pub struct RedisShardBus {
+    shard: u32,
+    requests: String,
+    leader: String,
+    connection: ConnectionManager,
+    bell: Arc<Bell>,
+    trim: Script,
+    _bell_stops: DropGuard,
+}
+
+/// A blocking peek in a task of its own, because a blocking command that is abandoned would still hold its connection.
+#[derive(Debug, Default)]
+struct Bell {
+    /// The engine found the queue empty: ring when it is not.
+    armed: Notify,
+    /// Something is there.
+    rung: Notify,
+}
+
+impl RedisShardBus {
+    /// Connects to one shard's queue. `connection` is shared between the shards of a process.
+    #[must_use]
+    pub fn new(redis: Redis, connection: ConnectionManager, shard: u32) -> Self {
+        let bell = Arc::new(Bell::default());
+        let stop = CancellationToken::new();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(watch_queue(redis, keys::requests(shard), Arc::clone(&bell))));
+        Self {
+            shard,
+            requests: keys::requests(shard),
+            leader: keys::leader(shard),
+            connection,
+            bell,
+            trim: Script::new(COMPARE_AND_TRIM),
+            _bell_stops: stop.drop_guard(),
+        }
+    }
+}
+
+/// Rings once for each arming, when the queue holds something.
+async fn watch_queue(redis: Redis, requests: String, bell: Arc<Bell>) {
+    let mut backoff = Backoff::store();
+    let mut connection = None;
+    bell.armed.notified().await;
+    loop {
+        if connection.is_none() {
+            match redis.blocking().await {
+                Ok(open) => connection = Some(open),
+                Err(error) => {
+                    tracing::warn!(%error, "queue watch: cannot connect");
+                    backoff.wait().await;
+                    continue;
+                }
+            }
+        }
+        let open = connection.as_mut().expect("set above");
+        // Moving the head to the head changes nothing and blocks until there is one.
+        let head: Result<Option<Vec<u8>>, _> =
+            redis::cmd("BLMOVE").arg(&requests).arg(&requests).arg("LEFT").arg("LEFT").arg(BELL_TIMEOUT_S).query_async(open).await;
+        match head {
+            Ok(Some(_)) => {
+                backoff.reset();
+                bell.rung.notify_one();
+                bell.armed.notified().await;
+            }
+            Ok(None) => backoff.reset(),
+            Err(error) => {
+                tracing::warn!(%error, "queue watch: read failed");
+                connection = None;
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+/// Compares all elements with the head of the list and cuts them off, or does nothing.
+const COMPARE_AND_TRIM: &str = r"
+local head = redis.call('LRANGE', KEYS[1], 0, #ARGV - 1)
+if #head ~= #ARGV then return 0 end
+for i = 1, #ARGV do
+  if head[i] ~= ARGV[i] then return 0 end
+end
+redis.call('LTRIM', KEYS[1], #ARGV, -1)
+return 1
+";
+
+impl ShardBus for RedisShardBus {
+    async fn wait(&mut self) {
+        self.bell.armed.notify_one();
+        self.bell.rung.notified().await;
+    }
+
+    async fn peek(&mut self, skip: usize, count_max: usize) -> Result<Vec<Incoming>, BusError> {
+        let first = isize::try_from(skip).unwrap_or(isize::MAX);
+        let last = first.saturating_add(isize::try_from(count_max).unwrap_or(isize::MAX)).saturating_sub(1);
+        let raw: Vec<Vec<u8>> = self.connection.lrange(&self.requests, first, last).await?;
+        Ok(raw.into_iter().map(Bytes::from).collect())
+    }
+
+    async fn trim(&mut self, processed: &[Incoming]) -> Result<bool, BusError> {
+        if processed.is_empty() {
+            return Ok(true);
+        }
+        let mut call = self.trim.key(&self.requests);
+        for message in processed {
+            call.arg(message.as_ref());
+        }
+        let done: i64 = call.invoke_async(&mut self.connection).await?;
+        Ok(done == 1)
+    }
+
+    async fn reply(&mut self, replies: &[(String, Reply)]) -> Result<(), BusError> {
+        let mut lists: Vec<(&str, Vec<Vec<u8>>)> = Vec::new();
+        for (list, reply) in replies.iter().filter(|(list, _)| keys::is_reply_list(list)) {
+            match lists.iter_mut().find(|(known, _)| known == list) {
+                Some((_, encoded)) => encoded.push(reply.encode_to_vec()),
+                None => lists.push((list, vec![reply.encode_to_vec()])),
+            }
+        }
+        if lists.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = redis::pipe();
+        for (list, encoded) in &lists {
+            pipeline.rpush(list, encoded).ignore().expire(list, REPLY_LIST_TTL_S).ignore();
+        }
+        Ok(pipeline.query_async(&mut self.connection).await?)
+    }
+
+    async fn publish(&mut self, entries: &[JournalEntry]) -> Result<(), BusError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = redis::pipe();
+        for entry in entries {
+            events::append(&mut pipeline, self.shard, entry);
+        }
+        let sent: Result<(), redis::RedisError> = pipeline.query_async(&mut self.connection).await;
+        match sent {
+            // "The ID specified in XADD is equal or smaller": it was published before.
+            Err(error) if error.to_string().contains("equal or smaller") => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    async fn published(&mut self) -> Result<u64, BusError> {
+        events::last_sequence(&mut self.connection, self.shard).await
+    }
+
+    async fn discard_events(&mut self) -> Result<(), BusError> {
+        events::discard(&mut self.connection, self.shard).await
+    }
+
+    async fn show_presence(&mut self, engine: &str) -> Result<(), BusError> {
+        let () = self.connection.pset_ex(&self.leader, engine, PRESENCE_MS).await?;
+        Ok(())
+    }
+
+    async fn hide_presence(&mut self) -> Result<(), BusError> {
+        let () = self.connection.del(&self.leader).await?;
+        Ok(())
+    }
+
+    async fn length(&mut self) -> Result<u64, BusError> {
+        Ok(self.connection.llen(&self.requests).await?)
+    }
+}
+
+/// How long an engine waits between two signs of life.
+pub const PRESENCE_EVERY: Duration = Duration::from_millis(PRESENCE_MS / 4);
