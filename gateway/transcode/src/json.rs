@@ -1,0 +1,199 @@
+//! ProtoJSON in and out, with errors that name the field.
+
+use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
+use serde_json::value::RawValue;
+
+use crate::error::Refusal;
+use crate::options::{JsonOptions, Limits, Unknown};
+
+/// Reads and writes messages the way the options say.
+#[derive(Clone, Debug)]
+pub(crate) struct Json {
+    write: SerializeOptions,
+    read: DeserializeOptions,
+    unknown_fields: Unknown,
+    depth_max: usize,
+    proto_names: bool,
+}
+
+impl Json {
+    pub fn new(options: &JsonOptions, limits: &Limits) -> Self {
+        Self {
+            write: SerializeOptions::new()
+                .skip_default_fields(!options.print_defaults)
+                .use_proto_field_name(options.proto_names)
+                .use_enum_numbers(options.enum_numbers)
+                .stringify_64_bit_integers(options.int64_strings),
+            read: DeserializeOptions::new().deny_unknown_fields(options.unknown_fields == Unknown::Refuse),
+            unknown_fields: options.unknown_fields,
+            depth_max: limits.json_depth_max,
+            proto_names: options.proto_names,
+        }
+    }
+
+    /// Reads a whole message.
+    pub fn read(&self, descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, Refusal> {
+        if is_deeper(text, self.depth_max) {
+            return Err(Refusal::BodyTooDeep {
+                depth_max: self.depth_max,
+            });
+        }
+        let mut source = serde_json::Deserializer::from_slice(text);
+        let mut track = serde_path_to_error::Track::new();
+        let tracked = serde_path_to_error::Deserializer::new(&mut source, &mut track);
+        let read = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, &self.read);
+        match read.and_then(|message| source.end().map(|()| message)) {
+            Ok(message) => Ok(message),
+            Err(cause) => Err(self.explain(descriptor, text, &track.path(), &cause)),
+        }
+    }
+
+    /// Reads one field of a message, the text being that field's value alone; a `null` leaves it unset.
+    pub fn read_field(&self, field: &FieldDescriptor, text: &[u8]) -> Result<DynamicMessage, Refusal> {
+        // Checked to be one JSON value first, so that the text cannot bring fields of its own along.
+        let value: &RawValue =
+            serde_json::from_slice(text).map_err(|cause| body_invalid(String::new(), &cause.to_string()))?;
+        let wrapped = format!("{{{}:{}}}", serde_json::Value::from(field.name()), value.get());
+        let read = Self {
+            depth_max: self.depth_max.saturating_add(1),
+            ..self.clone()
+        };
+        read.read(field.parent_message(), wrapped.as_bytes())
+    }
+
+    /// Appends the JSON of a message.
+    pub fn write(&self, message: &DynamicMessage, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        message.serialize_with_options(&mut serde_json::Serializer::new(out), &self.write)
+    }
+
+    /// Appends the JSON of one field of a message, `null` where a message is absent.
+    pub fn write_field(
+        &self,
+        message: &DynamicMessage,
+        field: &FieldDescriptor,
+        out: &mut Vec<u8>,
+    ) -> Result<(), serde_json::Error> {
+        let value = message.get_field(field);
+        if let Some(inner) = value.as_message() {
+            if message.has_field(field) {
+                return self.write(inner, out);
+            }
+            out.extend_from_slice(b"null");
+            return Ok(());
+        }
+        let mut alone = DynamicMessage::new(field.parent_message().clone());
+        alone.set_field(field, value.into_owned());
+        let mut object = Vec::new();
+        let write = self.write.clone().skip_default_fields(false);
+        alone.serialize_with_options(&mut serde_json::Serializer::new(&mut object), &write)?;
+        let members: std::collections::HashMap<&str, &RawValue> = serde_json::from_slice(&object)?;
+        let name = if self.proto_names {
+            field.name()
+        } else {
+            field.json_name()
+        };
+        out.extend_from_slice(members.get(name).map_or("null", |value| value.get()).as_bytes());
+        Ok(())
+    }
+
+    /// The refusal for a text that could not be read. Only here does it matter which field was at fault, so only here
+    /// is the text looked at twice.
+    fn explain(
+        &self,
+        descriptor: &MessageDescriptor,
+        text: &[u8],
+        path: &serde_path_to_error::Path,
+        cause: &serde_json::Error,
+    ) -> Refusal {
+        if self.unknown_fields == Unknown::Refuse
+            && let Ok(value) = serde_json::from_slice(text)
+            && let Some(field) = unknown_field(descriptor, &value)
+        {
+            return Refusal::BodyFieldUnknown { field };
+        }
+        let place = match path.to_string() {
+            root if root == "." => String::new(),
+            place => place,
+        };
+        body_invalid(place, &cause.to_string())
+    }
+}
+
+fn body_invalid(field: String, cause: &str) -> Refusal {
+    let cause = if field.is_empty() {
+        cause.to_owned()
+    } else {
+        format!("'{field}': {cause}")
+    };
+    Refusal::BodyInvalid { field, cause }
+}
+
+/// The first name in the value, dotted from its root, that the message does not have.
+fn unknown_field(descriptor: &MessageDescriptor, value: &serde_json::Value) -> Option<String> {
+    if descriptor.package_name() == "google.protobuf" {
+        return None; // Well-known types have JSON forms of their own.
+    }
+    value.as_object()?.iter().find_map(|(name, value)| {
+        let Some(field) = descriptor
+            .get_field_by_json_name(name)
+            .or_else(|| descriptor.get_field_by_name(name))
+        else {
+            return Some(name.clone());
+        };
+        let Kind::Message(inner) = field.kind() else {
+            return None;
+        };
+        let found = if field.is_map() {
+            let Kind::Message(inner) = inner.map_entry_value_field().kind() else {
+                return None;
+            };
+            value
+                .as_object()?
+                .iter()
+                .find_map(|(key, value)| Some(format!("{key}.{}", unknown_field(&inner, value)?)))
+        } else if field.is_list() {
+            let elements = value.as_array()?.iter().enumerate();
+            elements
+                .into_iter()
+                .find_map(|(at, value)| Some(format!("{at}.{}", unknown_field(&inner, value)?)))
+        } else {
+            unknown_field(&inner, value)
+        };
+        found.map(|rest| format!("{name}.{rest}"))
+    })
+}
+
+/// Whether brackets outside strings nest deeper than allowed. It looks at no more than that: whether the text is JSON
+/// is for the parser to say.
+fn is_deeper(text: &[u8], depth_max: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > depth_max {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        assert!(!is_deeper(br#"{"a":[1,2],"b":{"c":"[[[[\"{{{{"}}"#, 2));
+        assert!(is_deeper(br#"{"a":[[1]]}"#, 2));
+        assert!(!is_deeper(br#"{"a":[],"b":[],"c":[]}"#, 2));
+    }
+}
