@@ -1,0 +1,101 @@
+//! The price index: which trades a quote fires, found without looking at the others.
+//!
+//! Per instrument four ordered sets, one for each way a closing price can reach a trigger. A tick reads from the near
+//! end of each until the price is passed, so it costs what it fires, not what is open.
+
+use std::collections::BTreeSet;
+
+use crate::event::CloseReason;
+use crate::grid;
+use crate::ids::TradeId;
+use crate::money::Price;
+use crate::trade::{Side, Trade};
+
+/// Price in ticks first, so that a set is ordered by how soon it is reached; the rest makes a key unique.
+type Key = (i64, TradeId, CloseReason);
+
+/// The triggers of one instrument's open trades.
+#[derive(Clone, Default)]
+pub(crate) struct TriggerIndex {
+    /// Stop-losses and liquidations of longs: reached when the bid is at the key or below.
+    long_falling: BTreeSet<Key>,
+    /// Take-profits of longs: reached when the bid is at the key or above.
+    long_rising: BTreeSet<Key>,
+    /// Stop-losses and liquidations of shorts: reached when the ask is at the key or above.
+    short_rising: BTreeSet<Key>,
+    /// Take-profits of shorts: reached when the ask is at the key or below.
+    short_falling: BTreeSet<Key>,
+}
+
+impl TriggerIndex {
+    /// Adds what a trade has set.
+    pub(crate) fn insert(&mut self, trade: &Trade, tick: Price) {
+        for (key, side) in keys(trade, tick).into_iter().flatten() {
+            self.set(key.2, side).insert(key);
+        }
+    }
+
+    /// Removes what a trade has set; `trade` must be as it was inserted.
+    pub(crate) fn remove(&mut self, trade: &Trade, tick: Price) {
+        for (key, side) in keys(trade, tick).into_iter().flatten() {
+            self.set(key.2, side).remove(&key);
+        }
+    }
+
+    fn set(&mut self, reason: CloseReason, side: Side) -> &mut BTreeSet<Key> {
+        match (side, reason) {
+            (Side::Long, CloseReason::TakeProfit) => &mut self.long_rising,
+            (Side::Long, _) => &mut self.long_falling,
+            (Side::Short, CloseReason::TakeProfit) => &mut self.short_falling,
+            (Side::Short, _) => &mut self.short_rising,
+        }
+    }
+
+    /// Every trade that these prices fire, each once, with its foremost reason: stop-losses, then take-profits, then
+    /// liquidations, by trade id within each.
+    pub(crate) fn fired(&self, bid_ticks: i64, ask_ticks: i64) -> Vec<(CloseReason, TradeId)> {
+        let at_or_above = |set: &BTreeSet<Key>, price| {
+            // From the far end of the set down: the highest stop is the first that a falling bid reaches.
+            set.iter()
+                .rev()
+                .take_while(move |key| key.0 >= price)
+                .map(|key| (key.1, key.2))
+                .collect::<Vec<_>>()
+        };
+        let at_or_below = |set: &BTreeSet<Key>, price| {
+            set.iter()
+                .take_while(move |key| key.0 <= price)
+                .map(|key| (key.1, key.2))
+                .collect::<Vec<_>>()
+        };
+        let mut reached = at_or_above(&self.long_falling, bid_ticks);
+        reached.extend(at_or_below(&self.long_rising, bid_ticks));
+        reached.extend(at_or_below(&self.short_rising, ask_ticks));
+        reached.extend(at_or_above(&self.short_falling, ask_ticks));
+        reached.sort_unstable();
+        reached.dedup_by_key(|(trade, _)| *trade);
+        let mut fired: Vec<_> = reached.into_iter().map(|(trade, reason)| (reason, trade)).collect();
+        fired.sort_unstable();
+        fired
+    }
+}
+
+/// The keys of a trade's triggers. All three prices are on the grid already; rounding away from the fire is what is
+/// right should one ever not be.
+fn keys(trade: &Trade, tick: Price) -> [Option<(Key, Side)>; 3] {
+    let key = |price: Option<Price>, reason: CloseReason| {
+        let price = price?.get();
+        let ticks = match (trade.side, reason) {
+            (Side::Long, CloseReason::TakeProfit) | (Side::Short, CloseReason::StopLoss | CloseReason::Liquidation) => {
+                grid::ceil(price, tick.get())
+            }
+            _ => grid::floor(price, tick.get()),
+        };
+        Some(((ticks?, trade.id, reason), trade.side))
+    };
+    [
+        key(trade.stop_loss, CloseReason::StopLoss),
+        key(trade.take_profit, CloseReason::TakeProfit),
+        key(trade.liquidation_price, CloseReason::Liquidation),
+    ]
+}

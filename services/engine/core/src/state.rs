@@ -1,0 +1,250 @@
+//! Everything durable: accounts, open trades, instruments, and our own side of the ledger.
+//!
+//! Changed by [`State::apply`] alone. Identified by [`State::hash`], the wrapping sum of one hash per entity, kept up
+//! to date as entities change, so that comparing two states costs nothing and the order of storage does not show.
+//! Inside, things are found by dense number; names are looked up once, at the door.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::account::Account;
+use crate::canonical::{Counters, Entity, LedgerBalance};
+use crate::event::LedgerAccount;
+use crate::hashing::Map;
+use crate::ids::{AccountId, Currency, Symbol, TradeId};
+use crate::index::TriggerIndex;
+use crate::instrument::Instrument;
+use crate::money::Money;
+use crate::trade::Trade;
+
+mod apply;
+mod restore;
+
+/// The durable state of one shard.
+#[derive(Clone)]
+pub struct State {
+    next_trade_id: u64,
+    accounts: Vec<AccountSlot>,
+    account_numbers: Map<AccountId, usize>,
+    /// Open trades; a closed one leaves a gap that the next open fills.
+    trades: Vec<Option<TradeSlot>>,
+    gaps: Vec<usize>,
+    trade_numbers: Map<TradeId, usize>,
+    books: Vec<Book>,
+    book_numbers: BTreeMap<Symbol, usize>,
+    /// House, fee and cash, per currency.
+    ledger: BTreeMap<(LedgerAccount, Currency), LedgerSlot>,
+    hash: u128,
+    /// Room to encode an entity in, kept between uses.
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone)]
+struct AccountSlot {
+    account: Account,
+    open: BTreeSet<TradeId>,
+    /// Open notional at entry prices, per book. Derived from the open trades, so not hashed.
+    exposure: Vec<(usize, Money)>,
+    hash: u128,
+}
+
+#[derive(Clone)]
+struct TradeSlot {
+    trade: Trade,
+    account: usize,
+    book: usize,
+    hash: u128,
+}
+
+/// An instrument with what hangs on it.
+#[derive(Clone)]
+pub(crate) struct Book {
+    pub(crate) instrument: Instrument,
+    pub(crate) triggers: TriggerIndex,
+    /// Open trades in it.
+    pub(crate) open: usize,
+    hash: u128,
+}
+
+#[derive(Clone)]
+struct LedgerSlot {
+    entry: LedgerBalance,
+    hash: u128,
+}
+
+/// What a state is, in 128 bits. Equal states have equal hashes on every machine; it does not guard against forgery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StateHash(u128);
+
+impl StateHash {
+    /// From its number, as kept in a journal.
+    pub const fn new(hash: u128) -> StateHash {
+        StateHash(hash)
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for StateHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// An event or a snapshot that does not fit the state it is put into: a damaged journal, or a bug of ours. The state
+/// it was reported by may be half changed and must be thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("does not fit the state: {0}")]
+pub struct Inconsistent(pub &'static str);
+
+impl Default for State {
+    fn default() -> State {
+        State::new()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("hash", &format_args!("{}", self.hash()))
+            .field("accounts", &self.accounts.len())
+            .field("open_trades", &self.open_trades())
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Nothing: no instrument, no account. Instruments come as events like everything else.
+    #[must_use]
+    pub fn new() -> State {
+        let mut scratch = Vec::new();
+        let counters = Counters { next_trade_id: 1 };
+        State {
+            next_trade_id: counters.next_trade_id,
+            hash: Entity::Counters(counters).hash(&mut scratch),
+            accounts: Vec::new(),
+            account_numbers: Map::default(),
+            trades: Vec::new(),
+            gaps: Vec::new(),
+            trade_numbers: Map::default(),
+            books: Vec::new(),
+            book_numbers: BTreeMap::new(),
+            ledger: BTreeMap::new(),
+            scratch,
+        }
+    }
+
+    /// What this state is, in 128 bits. Costs nothing.
+    pub fn hash(&self) -> StateHash {
+        StateHash(self.hash)
+    }
+
+    /// The same, worked out from every entity: what a verified snapshot is compared with. Costs a pass over all.
+    pub fn recompute_hash(&self) -> StateHash {
+        let mut scratch = Vec::new();
+        let sum = self
+            .entities()
+            .fold(0_u128, |sum, entity| sum.wrapping_add(entity.hash(&mut scratch)));
+        StateHash(sum)
+    }
+
+    /// One account.
+    pub fn account(&self, id: &AccountId) -> Option<&Account> {
+        self.account_slot(id).map(|slot| &slot.account)
+    }
+
+    /// Every account, in the order their wallets were opened.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter().map(|slot| &slot.account)
+    }
+
+    /// One open trade, whosoever it is.
+    pub fn trade(&self, id: TradeId) -> Option<&Trade> {
+        let number = *self.trade_numbers.get(&id)?;
+        self.trades.get(number)?.as_ref().map(|slot| &slot.trade)
+    }
+
+    /// The open trades of one account, by ascending number.
+    pub fn trades_of(&self, account: &AccountId) -> impl Iterator<Item = &Trade> {
+        let open = self.account_slot(account).map(|slot| &slot.open);
+        open.into_iter().flatten().filter_map(|id| self.trade(*id))
+    }
+
+    /// How many trades are open.
+    pub fn open_trades(&self) -> usize {
+        self.trade_numbers.len()
+    }
+
+    /// The number the next trade gets.
+    pub fn next_trade_id(&self) -> TradeId {
+        TradeId::new(self.next_trade_id)
+    }
+
+    /// One instrument.
+    pub fn instrument(&self, symbol: &Symbol) -> Option<&Instrument> {
+        self.book(symbol).map(|book| &book.instrument)
+    }
+
+    /// Every instrument, by symbol.
+    pub fn instruments(&self) -> impl Iterator<Item = &Instrument> {
+        self.book_numbers
+            .values()
+            .filter_map(|&number| self.books.get(number))
+            .map(|book| &book.instrument)
+    }
+
+    /// The balance of one account of the ledger; zero when nothing was ever booked on it.
+    pub fn ledger_balance(&self, account: &LedgerAccount, currency: &Currency) -> Money {
+        match account {
+            LedgerAccount::Client(id) => self.account(id).map_or(Money::ZERO, |account| account.free(currency)),
+            LedgerAccount::Margin(id) => self.account(id).map_or(Money::ZERO, |account| account.locked(currency)),
+            LedgerAccount::House | LedgerAccount::Fee | LedgerAccount::Cash => {
+                // The key owns its currency; a clone of one is a copy of 16 bytes.
+                let slot = self.ledger.get(&(account.clone(), currency.clone()));
+                slot.map_or(Money::ZERO, |slot| slot.entry.balance)
+            }
+        }
+    }
+
+    /// Everything that is hashed, each once, in an order that depends on history alone: counters, instruments, our
+    /// ledger, then each account followed by its trades. [`State::restore`] takes them back.
+    pub fn entities(&self) -> impl Iterator<Item = Entity<'_>> + '_ {
+        let counters = Counters {
+            next_trade_id: self.next_trade_id,
+        };
+        let accounts = self.accounts.iter().flat_map(|slot| {
+            let trades = slot.open.iter().filter_map(|id| self.trade(*id)).map(Entity::Trade);
+            std::iter::once(Entity::Account(&slot.account)).chain(trades)
+        });
+        std::iter::once(Entity::Counters(counters))
+            .chain(self.instruments().map(Entity::Instrument))
+            .chain(self.ledger.values().map(|slot| Entity::Ledger(&slot.entry)))
+            .chain(accounts)
+    }
+
+    /// An instrument with its triggers.
+    pub(crate) fn book(&self, symbol: &Symbol) -> Option<&Book> {
+        self.books.get(*self.book_numbers.get(symbol)?)
+    }
+
+    /// Open notional of one account in one instrument, at entry prices.
+    pub(crate) fn exposure(&self, account: &AccountId, symbol: &Symbol) -> Money {
+        let find = || {
+            let book = self.book_numbers.get(symbol)?;
+            let held = self
+                .account_slot(account)?
+                .exposure
+                .iter()
+                .find(|(number, _)| number == book)?;
+            Some(held.1)
+        };
+        find().unwrap_or(Money::ZERO)
+    }
+
+    fn account_slot(&self, id: &AccountId) -> Option<&AccountSlot> {
+        self.accounts.get(*self.account_numbers.get(id)?)
+    }
+}
