@@ -1,0 +1,171 @@
+//! Everything a gateway is told before it binds its port. Plain data with defaults; nothing here acts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What a gateway needs to know. [`Config::new`] fills in defaults for all but the four things that have none.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the one port is; port 0 lets the system choose, see [`Gateway::local_addr`](crate::Gateway::local_addr).
+    pub listen: SocketAddr,
+    /// Where the queues and streams are. Need not be reachable at start.
+    pub redis: bus::Redis,
+    /// Where the journal and the history tables are. Only read.
+    pub database: sqlx::PgPool,
+    /// Which tokens are believed.
+    pub tokens: TokenConfig,
+    /// Origins that browsers may call from, exactly, for example `https://trade.example.com`. Empty: same origin only.
+    pub cors_origins: Vec<String>,
+    /// Whether clients may ask for the interface definitions (gRPC reflection). The default is yes: they are public.
+    pub reflection: bool,
+    /// How long calls may take.
+    pub deadlines: Deadlines,
+    /// How much one caller may ask for.
+    pub limits: Limits,
+    /// How the port treats connections.
+    pub connections: Connections,
+    /// How streams behave.
+    pub streams: Streams,
+    /// How many calls may wait for engines, and how long their queues may be.
+    pub calls: bus::CallerOptions,
+    /// How long running calls have to finish after shutdown was asked for; then their connections are cut.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// A configuration with defaults.
+    #[must_use]
+    pub fn new(listen: SocketAddr, redis: bus::Redis, database: sqlx::PgPool, tokens: TokenConfig) -> Self {
+        Self {
+            listen,
+            redis,
+            database,
+            tokens,
+            cors_origins: Vec::new(),
+            reflection: true,
+            deadlines: Deadlines::default(),
+            limits: Limits::default(),
+            connections: Connections::default(),
+            streams: Streams::default(),
+            calls: bus::CallerOptions::default(),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Which tokens are believed: EdDSA signatures by one of these keys, for this audience, by this issuer.
+#[derive(Clone, Debug)]
+pub struct TokenConfig {
+    /// Public keys. More than one while a key is being replaced; each then has an id.
+    pub keys: Vec<TokenKey>,
+    /// The `iss` that tokens must carry.
+    pub issuer: String,
+    /// The `aud` that tokens must carry.
+    pub audience: String,
+}
+
+/// One public key.
+#[derive(Clone, Debug)]
+pub struct TokenKey {
+    /// The `kid` of the tokens it verifies. `None` verifies tokens without a `kid`.
+    pub id: Option<String>,
+    /// An Ed25519 public key, PEM (`-----BEGIN PUBLIC KEY-----`).
+    pub public_pem: String,
+}
+
+/// How long unary calls may take. Streams have no deadline but the one their client sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// When the client sets none. The default is 5 s.
+    pub default: Duration,
+    /// The most that a client gets. The default is 30 s.
+    pub max: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            default: Duration::from_secs(5),
+            max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How much one caller may ask for: a steady rate with a burst on top.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls of one principal. The default is 1,000 a second with bursts of 2,000.
+    pub principal: Rate,
+    /// Calls from one address, valid token or not. The default is 2,000 a second with bursts of 4,000.
+    pub address: Rate,
+    /// Proxies in front whose `X-Forwarded-For` entry is believed, counted from the right. 0 believes the socket alone.
+    pub forwarded_hops: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            principal: Rate {
+                per_second: 1_000,
+                burst: 2_000,
+            },
+            address: Rate {
+                per_second: 2_000,
+                burst: 4_000,
+            },
+            forwarded_hops: 0,
+        }
+    }
+}
+
+/// A steady rate with a burst on top. Zeroes count as one.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// Calls a second that go on for ever.
+    pub per_second: u32,
+    /// Calls that may come at once after a pause.
+    pub burst: u32,
+}
+
+/// How the port treats connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Connections {
+    /// Most at once; further ones wait in the listen queue. The default is 10,000.
+    pub count_max: usize,
+    /// How long a new connection may take to send its first request. The default is 10 s.
+    pub first_request: Duration,
+    /// After this the client is asked to come back on a new one, so that load spreads over new replicas. The default
+    /// is 30 min.
+    pub age_max: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            count_max: 10_000,
+            first_request: Duration::from_secs(10),
+            age_max: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+/// How streams behave.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams {
+    /// Most streams of this process at once. The default is 10,000.
+    pub count_max: usize,
+    /// Entries that may wait for one reader of account events before it gets a `GAP`. The default is 256.
+    pub queue_max: usize,
+    /// How many sequences back from the journal's end a stream may resume. The default is 100,000.
+    pub replay_max: u64,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            count_max: 10_000,
+            queue_max: 256,
+            replay_max: 100_000,
+        }
+    }
+}
