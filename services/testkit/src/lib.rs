@@ -1,1 +1,7 @@
-//! Placeholder.
+//! What tests share: private stores to run against, and, in `tests/`, the whole mesh in one test and the rules about the code.
+//!
+//! The library knows none of the other crates, so that each of them can have it as a dev-dependency. Start with [`stores`].
+
+pub mod stores;
+
+pub use stores::{PrivatePostgres, PrivateRedis};
