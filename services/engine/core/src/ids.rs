@@ -172,6 +172,7 @@ mod tests {
         for text in ["SOL_USDC", "SPCX.US_USDC", longest.as_str()] {
             assert_eq!(Symbol::new(text).map(|symbol| symbol.to_string()).as_deref(), Ok(text));
         }
-        assert!(Symbol::new("BTC") < Symbol::new("BTC_USDC") && Symbol::new("BTC_USDC") < Symbol::new("ETH"));
+        let [short, long, later] = ["BTC", "BTC_USDC", "ETH"].map(|text| Symbol::new(text).expect("a symbol"));
+        assert!(short < long && long < later);
     }
 }

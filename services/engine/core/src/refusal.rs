@@ -174,13 +174,13 @@ pub enum InvalidProblem {
         tick: Price,
     },
     /// Not a multiple of a step.
-    #[error("must be a multiple of {step}")]
+    #[error("must be a multiple of {}", step.normalize())]
     OffStep {
         /// The step, of quantity or of leverage.
         step: rust_decimal::Decimal,
     },
     /// Outside a range.
-    #[error("must be from {min} to {max}")]
+    #[error("must be from {} to {}", min.normalize(), max.normalize())]
     OutOfRange {
         /// The least allowed.
         min: rust_decimal::Decimal,
@@ -199,7 +199,7 @@ pub enum InvalidProblem {
         min: Money,
     },
     /// The margin buys less than the least quantity, or more than the most.
-    #[error("buys {quantity} at {price}, which must be from {min} to {max}")]
+    #[error("buys {} at {price}, which must be from {} to {}", quantity.normalize(), min.normalize(), max.normalize())]
     BuysOutOfRange {
         /// What it buys, floored to the step.
         quantity: rust_decimal::Decimal,
@@ -231,13 +231,13 @@ pub enum InvalidProblem {
         price: Price,
     },
     /// More than the trade has.
-    #[error("is more than the {open} that is open")]
+    #[error("is more than the {} that is open", open.normalize())]
     MoreThanOpen {
         /// What is open.
         open: rust_decimal::Decimal,
     },
     /// What would be closed is less than the least quantity.
-    #[error("closes {part}, the least is {min}: close more")]
+    #[error("closes {}, the least is {}: close more", part.normalize(), min.normalize())]
     PartTooSmall {
         /// What would be closed.
         part: rust_decimal::Decimal,
@@ -245,7 +245,7 @@ pub enum InvalidProblem {
         min: rust_decimal::Decimal,
     },
     /// What would be left is less than the least quantity, or has no margin.
-    #[error("leaves {rest} open, the least is {min}: close all of it or less of it")]
+    #[error("leaves {} open, the least is {}: close all of it or less of it", rest.normalize(), min.normalize())]
     RemainderTooSmall {
         /// What would be left.
         rest: rust_decimal::Decimal,
@@ -256,7 +256,7 @@ pub enum InvalidProblem {
     #[error("nothing to change was given")]
     NothingToChange,
     /// Cannot change while there are open trades.
-    #[error("cannot change while {open} trades are open in it")]
+    #[error("cannot change while trades are open in it ({open} now)")]
     InUse {
         /// How many.
         open: usize,

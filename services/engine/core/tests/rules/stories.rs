@@ -1,0 +1,770 @@
+//! What is allowed, and what comes of it.
+
+use crate::story::check;
+
+#[test]
+fn a_tenfold_long_is_liquidated_by_a_ten_percent_fall() {
+    check(
+        "quote SOL_USDC 200 200.02
+         deposit demo 100 USDC
+         open demo SOL_USDC long margin 100 leverage 10
+         quote SOL_USDC 180 180.02",
+        "demo trade 1 liquidated at 180",
+    );
+}
+
+#[test]
+fn a_tenfold_short_is_liquidated_by_a_ten_percent_rise() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC short margin 100 leverage 10
+         quote SOL_USDC 219.9 219.97
+         quote SOL_USDC 219.9 219.98",
+        "demo trade 1 opened short 5 SOL_USDC at 199.98, margin 100, liquidation 219.98
+         demo trade 1 liquidated at 219.98, profit -100",
+    );
+}
+
+#[test]
+fn a_trade_survives_the_tick_before_its_liquidation_price() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         quote SOL_USDC 180.01 180.03
+         trades demo
+         quote SOL_USDC 180 180.02",
+        "demo trade 1 opened long 5 SOL_USDC at 200, margin 100, liquidation 180
+         demo has open [1]
+         demo trade 1 liquidated at 180, profit -100",
+    );
+}
+
+#[test]
+fn a_wallet_starts_with_five_thousand_and_three_zeros() {
+    check(
+        "wallet demo
+         balance demo USDC
+         balance demo BTC
+         own cash USDC",
+        "demo wallet opened
+         demo has 5000 USDC free, 0 locked
+         demo has 0 BTC free, 0 locked
+         Cash has -5000",
+    );
+}
+
+#[test]
+fn a_wallet_is_opened_once() {
+    check(
+        "wallet demo
+         withdraw demo 1000 USDC
+         wallet demo
+         balance demo USDC",
+        "nothing to do
+         demo has 4000 USDC free, 0 locked",
+    );
+}
+
+#[test]
+fn deposits_and_withdrawals_touch_free_cash_only() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 4000 leverage 2
+         deposit demo 0.5 BTC
+         withdraw demo 1000 USDC
+         withdraw demo 0.01 USDC
+         balance demo USDC
+         balance demo BTC",
+        "demo withdrew 1000 USDC
+         refused INSUFFICIENT_FUNDS: needs 0.01 USDC, 0 is free: margin of open trades cannot be withdrawn
+         demo has 0 USDC free, 4000 locked
+         demo has 0.5 BTC free, 0 locked",
+    );
+}
+
+#[test]
+fn a_long_opens_at_the_ask_and_closes_at_the_bid() {
+    check(
+        "quote SOL_USDC 199 200
+         open demo SOL_USDC long quantity 5 leverage 10
+         close demo 1
+         balance demo USDC",
+        "demo trade 1 opened long 5 SOL_USDC at 200, margin 100
+         demo trade 1 closed at 199, profit -5
+         demo has 4995 USDC free, 0 locked",
+    );
+}
+
+#[test]
+fn a_short_opens_at_the_bid_and_closes_at_the_ask() {
+    check(
+        "quote SOL_USDC 200 201
+         open demo SOL_USDC short quantity 5 leverage 10
+         close demo 1
+         balance demo USDC
+         own house USDC",
+        "demo trade 1 opened short 5 SOL_USDC at 200, margin 100
+         demo trade 1 closed at 201, profit -5
+         demo has 4995 USDC free, 0 locked
+         House has 5",
+    );
+}
+
+#[test]
+fn a_margin_buys_a_quantity_floored_to_the_step() {
+    check(
+        "quote SOL_USDC 199.98 200.02
+         open demo SOL_USDC long margin 100 leverage 10",
+        "demo trade 1 opened long 4.999 SOL_USDC at 200.02, margin 100, liquidation 180.01",
+    );
+}
+
+#[test]
+fn a_quantity_locks_a_margin_rounded_half_to_even() {
+    // 0.001 × 200.05 ÷ 0.02 … chosen so that the third decimal is exactly a half: 1.005 and 1.015.
+    check(
+        "instrument SOL_USDC leverage_min 0.01 leverage_step 0.01 margin_min 0.01
+         quote SOL_USDC 200 201
+         open demo SOL_USDC long quantity 0.005 leverage 1
+         instrument SOL_USDC tick 0.01
+         quote SOL_USDC 202 203
+         open demo SOL_USDC long quantity 0.005 leverage 1",
+        "demo trade 1 opened long 0.005 SOL_USDC at 201, margin 1
+         SOL_USDC configured
+         demo trade 2 opened long 0.005 SOL_USDC at 203, margin 1.02",
+    );
+}
+
+#[test]
+fn a_long_without_leverage_is_never_liquidated() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 1000 leverage 1
+         quote SOL_USDC 180 180.01
+         quote SOL_USDC 0.01 0.02
+         quote SOL_USDC 0.01 0.02
+         trades demo
+         close demo 1",
+        "demo trade 1 opened long 5 SOL_USDC at 200, margin 1000, liquidation none
+         quote dropped: AwaitingConfirmation
+         demo has open [1]
+         demo trade 1 closed at 0.01, profit -999.95",
+    );
+}
+
+#[test]
+fn a_maintenance_rate_liquidates_earlier() {
+    // M + (P − E) Q <= m Q P: 100 + (P − 200) 5 <= 0.01 × 5 P, so P <= 900 ÷ 4.95 = 181.81…
+    check(
+        "instrument SOL_USDC maintenance 0.01
+         quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         quote SOL_USDC 181.82 181.9
+         quote SOL_USDC 181.81 181.9
+         balance demo USDC",
+        "demo trade 1 opened long 5 SOL_USDC at 200, margin 100, liquidation 181.81
+         demo trade 1 liquidated at 181.81, profit -90.95
+         demo has 4909.05 USDC free, 0 locked",
+    );
+}
+
+#[test]
+fn the_maintenance_rate_is_fixed_at_the_open() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         instrument SOL_USDC maintenance 0.05
+         quote SOL_USDC 185 185.02
+         trades demo
+         open demo SOL_USDC long margin 100 leverage 5",
+        "demo has open [1]
+         demo trade 2 opened long 2.702 SOL_USDC at 185.02, margin 100, liquidation 155.8",
+    );
+}
+
+#[test]
+fn a_liquidation_executes_at_the_first_tradable_quote_and_the_house_pays_the_rest() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 20
+         quote SOL_USDC 180 180.02
+         balance demo USDC
+         own house USDC",
+        "demo trade 1 opened long 10 SOL_USDC at 200, margin 100, liquidation 190
+         demo trade 1 liquidated at 180, profit -100, house pays 100
+         demo has 4900 USDC free, 0 locked
+         House has 100",
+    );
+}
+
+#[test]
+fn a_stop_loss_and_a_take_profit_fire_at_the_market() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 5 stop 190 take 210
+         open demo SOL_USDC short quantity 5 leverage 5 stop 210 take 190
+         open demo SOL_USDC long quantity 5 leverage 5 take 250
+         quote SOL_USDC 190.01 190.03
+         quote SOL_USDC 189 189.5
+         trades demo",
+        "demo trade 1 stopped at 189, profit -55
+         demo trade 2 took profit at 189.5, profit 52.4
+         demo has open [3]",
+    );
+}
+
+#[test]
+fn triggers_fire_in_order_of_kind_then_of_number() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open a SOL_USDC long quantity 5 leverage 20
+         open b SOL_USDC short quantity 5 leverage 5 take 190
+         open a SOL_USDC long quantity 5 leverage 20
+         open b SOL_USDC long quantity 5 leverage 5 stop 195
+         open a SOL_USDC short quantity 5 leverage 5 take 189
+         open b SOL_USDC long quantity 5 leverage 5 stop 198
+         quote SOL_USDC 188 188.5",
+        "b trade 4 stopped at 188
+         b trade 6 stopped at 188
+         b trade 2 took profit at 188.5
+         a trade 5 took profit at 188.5
+         a trade 1 liquidated at 188
+         a trade 3 liquidated at 188",
+    );
+}
+
+#[test]
+fn a_trade_past_both_its_stop_loss_and_its_liquidation_fires_once_as_a_stop_loss() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 20 stop 190
+         quote SOL_USDC 185 185.02
+         balance demo USDC",
+        "demo trade 1 stopped at 185, profit -100, house pays 50
+         demo has 4900 USDC free, 0 locked",
+    );
+}
+
+#[test]
+fn a_stop_loss_may_stand_at_the_liquidation_price() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10 stop 180
+         quote SOL_USDC 180 180.02",
+        "demo trade 1 stopped at 180, profit -100",
+    );
+}
+
+#[test]
+fn commission_is_charged_at_the_open_and_at_the_close() {
+    check(
+        "instrument SOL_USDC commission 0.001
+         quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 10
+         quote SOL_USDC 210 210.02
+         close demo 1
+         own fee USDC
+         own house USDC
+         balance demo USDC",
+        "demo trade 1 closed at 210, profit 48.95, commission 1.05
+         Fee has 2.05
+         House has -50
+         demo has 5047.95 USDC free, 0 locked",
+    );
+}
+
+#[test]
+fn commission_comes_out_of_what_the_loss_left_and_never_out_of_the_house() {
+    check(
+        "instrument SOL_USDC commission 0.01
+         quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 10
+         quote SOL_USDC 181 181.02
+         close demo 1
+         own fee USDC
+         own house USDC
+         balance demo USDC",
+        "demo trade 1 closed at 181, profit -100, commission 5
+         Fee has 15
+         House has 95
+         demo has 4890 USDC free, 0 locked",
+    );
+}
+
+#[test]
+fn a_partial_close_releases_margin_in_proportion_and_keeps_the_stops() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 10 stop 190 take 230
+         quote SOL_USDC 210 210.02
+         close demo 1 quantity 2
+         trade 1
+         close demo 1 percent 33.4
+         quote SOL_USDC 190 190.02
+         balance demo USDC",
+        "demo trade 1 reduced by 2 at 210, profit 20, leaves 3 with margin 60, liquidation 180
+         trade 1: 3 of 5 margin 60 stops 190 230 paid 0 earned 20
+         demo trade 1 reduced by 1.002 at 210, profit 10.02, leaves 1.998 with margin 39.96, liquidation 180
+         demo trade 1 stopped at 190, profit -19.98
+         demo has 5010.04 USDC free, 0 locked",
+    );
+}
+
+#[test]
+fn the_last_part_gets_what_rounding_left() {
+    // A third of 100.00 is 33.33, half of the rest is 33.335 and goes to the even cent, the last gets what is there.
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 0.300 leverage 1
+         modify demo 1 add 40
+         close demo 1 quantity 0.1
+         close demo 1 quantity 0.1
+         close demo 1
+         balance demo USDC",
+        "demo trade 1 reduced by 0.1 at 199.98, profit 0, leaves 0.2 with margin 66.67, liquidation none
+         demo trade 1 reduced by 0.1 at 199.98, profit 0, leaves 0.1 with margin 33.33, liquidation none
+         demo trade 1 closed at 199.98, profit 0
+         demo has 5000 USDC free, 0 locked",
+    );
+}
+
+#[test]
+fn a_partial_close_moves_the_trigger_with_the_trade() {
+    check(
+        "instrument SOL_USDC margin_min 0.01 step 1 quantity_min 1
+         quote SOL_USDC 0.98 1
+         open demo SOL_USDC long quantity 3 leverage 100
+         trade 1",
+        "refused INVALID_ARGUMENT: leverage: is so high that the trade would be liquidated at once, at 0.98: use less leverage
+         trade 1 is not open",
+    );
+    check(
+        "instrument SOL_USDC margin_min 0.01 step 1 quantity_min 1
+         quote SOL_USDC 0.99 1
+         open demo SOL_USDC long quantity 7 leverage 50
+         close demo 1 quantity 3
+         quote SOL_USDC 0.98 0.99
+         trades demo",
+        "demo trade 1 opened long 7 SOL_USDC at 1, margin 0.14, liquidation 0.98
+         demo trade 1 reduced by 3 at 0.99, profit -0.03, leaves 4 with margin 0.08, liquidation 0.98
+         demo trade 1 liquidated at 0.98, profit -0.08
+         demo has open []",
+    );
+}
+
+#[test]
+fn a_hundred_percent_is_all_of_it() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 10
+         open demo SOL_USDC long quantity 5 leverage 10
+         close demo 1 percent 100
+         close demo 2 quantity 5",
+        "demo trade 1 closed at 199.98, profit -0.1
+         demo trade 2 closed at 199.98, profit -0.1",
+    );
+}
+
+#[test]
+fn added_margin_moves_the_liquidation_away() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         modify demo 1 add 100
+         balance demo USDC
+         quote SOL_USDC 180 180.02
+         trades demo
+         quote SOL_USDC 162 162.02
+         quote SOL_USDC 160 160.02",
+        "demo trade 1 modified, stop none, take none, margin 200, liquidation 160
+         demo has 4800 USDC free, 200 locked
+         demo has open [1]
+         demo trade 1 liquidated at 160, profit -200",
+    );
+}
+
+#[test]
+fn more_margin_than_notional_makes_a_long_unliquidatable() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         modify demo 1 add 900
+         modify demo 1 add 900",
+        "demo trade 1 modified, stop none, take none, margin 1000, liquidation none
+         demo trade 1 modified, stop none, take none, margin 1900, liquidation none",
+    );
+}
+
+#[test]
+fn stops_can_be_moved_and_taken_away() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10 stop 190 take 230
+         modify demo 1 stop 195
+         modify demo 1 take none
+         quote SOL_USDC 195.01 196
+         modify demo 1 stop none
+         quote SOL_USDC 190 191
+         trades demo",
+        "demo trade 1 modified, stop 195, take 230, margin 100, liquidation 180
+         demo trade 1 modified, stop 195, take none, margin 100, liquidation 180
+         demo trade 1 modified, stop none, take none, margin 100, liquidation 180
+         demo has open [1]",
+    );
+}
+
+#[test]
+fn a_stop_loss_beyond_liquidation_is_fine_when_the_margin_comes_with_it() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         modify demo 1 stop 170
+         modify demo 1 stop 170 add 100",
+        "refused INVALID_ARGUMENT: stop_loss: is beyond the liquidation price 180, so it would never fire: move it closer
+         demo trade 1 modified, stop 170, take none, margin 200, liquidation 160",
+    );
+}
+
+#[test]
+fn a_markup_widens_the_spread_outward_to_the_tick() {
+    // 20 bps: half of it, 0.1 %, on each side; 199.98 × 0.999 = 199.78002, 200 × 1.001 = 200.2.
+    check(
+        "instrument SOL_USDC markup 20
+         quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 10
+         open demo SOL_USDC short quantity 5 leverage 10",
+        "demo trade 1 opened long 5 SOL_USDC at 200.2
+         demo trade 2 opened short 5 SOL_USDC at 199.78",
+    );
+}
+
+#[test]
+fn a_venue_price_finer_than_the_tick_is_brought_outward_onto_it() {
+    check(
+        "quote SOL_USDC 199.9899999999 200.0000000001
+         open demo SOL_USDC long quantity 5 leverage 10
+         open demo SOL_USDC short quantity 5 leverage 10",
+        "demo trade 1 opened long 5 SOL_USDC at 200.01
+         demo trade 2 opened short 5 SOL_USDC at 199.98",
+    );
+}
+
+#[test]
+fn a_changed_markup_holds_for_the_quote_that_is_there() {
+    check(
+        "quote SOL_USDC 199.98 200
+         instrument SOL_USDC markup 20
+         open demo SOL_USDC long quantity 5 leverage 10",
+        "demo trade 1 opened long 5 SOL_USDC at 200.2",
+    );
+}
+
+#[test]
+fn a_slippage_bound_refuses_worse_and_takes_better() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 1 leverage 10 expect 199.9 within 5
+         open demo SOL_USDC long quantity 1 leverage 10 expect 199.9 within 6
+         open demo SOL_USDC long quantity 1 leverage 10 expect 250 within 0
+         open demo SOL_USDC short quantity 1 leverage 10 expect 200.5 within 10
+         open demo SOL_USDC short quantity 1 leverage 10 expect 150 within 0",
+        "refused PRICE_MOVED: the price moved from 199.9 to 200, 6 bps against you: accept the new price
+         demo trade 1 opened long 1 SOL_USDC at 200
+         demo trade 2 opened long 1 SOL_USDC at 200
+         refused PRICE_MOVED: the price moved from 200.5 to 199.98, 26 bps against you: accept the new price
+         demo trade 3 opened short 1 SOL_USDC at 199.98",
+    );
+}
+
+#[test]
+fn a_soft_stale_price_opens_nothing_and_closes_what_is_there() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 10
+         wait 5s
+         open demo SOL_USDC long quantity 5 leverage 10
+         wait 1ms
+         freshness SOL_USDC
+         open demo SOL_USDC long quantity 5 leverage 10
+         modify demo 1 stop 190
+         close demo 1
+         close demo 2",
+        "demo trade 2 opened long 5 SOL_USDC at 200
+         SoftStale
+         refused STALE_PRICE: the price of SOL_USDC is not current (too old; age 5001000 us, limit 5000000 us): retry shortly
+         demo trade 1 modified, stop 190
+         demo trade 1 closed at 199.98
+         demo trade 2 closed at 199.98",
+    );
+}
+
+#[test]
+fn a_hard_stale_price_closes_nothing_but_takes_margin() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 10 stop 190
+         wait 31s
+         freshness SOL_USDC
+         close demo 1
+         modify demo 1 stop 191
+         modify demo 1 stop none
+         modify demo 1 add 10",
+        "HardStale
+         refused STALE_PRICE: the price of SOL_USDC is not current (too old; age 31000000 us, limit 30000000 us): retry shortly
+         refused STALE_PRICE
+         demo trade 1 modified, stop none
+         demo trade 1 modified, stop none, take none, margin 110",
+    );
+}
+
+#[test]
+fn after_a_silence_nothing_fires_until_two_quotes_agree() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         wait 31s
+         quote SOL_USDC 180 180.02
+         freshness SOL_USDC
+         close demo 1
+         trades demo
+         quote SOL_USDC 180 180.02
+         freshness SOL_USDC",
+        "HardStale
+         refused STALE_PRICE: the price of SOL_USDC is not current (the feed is recovering; age 0 us, limit 30000000 us)
+         demo has open [1]
+         demo trade 1 liquidated at 180
+         Fresh",
+    );
+}
+
+#[test]
+fn age_is_counted_from_the_venues_time() {
+    check(
+        "quote SOL_USDC 199.98 200 late 4s
+         wait 2s
+         open demo SOL_USDC long quantity 5 leverage 10
+         quote SOL_USDC 199.98 200 late 31s",
+        "refused STALE_PRICE: the price of SOL_USDC is not current (too old; age 6000000 us, limit 5000000 us)
+         quote dropped: TooOld",
+    );
+}
+
+#[test]
+fn a_spike_waits_for_a_second_quote() {
+    check(
+        "quote SOL_USDC 199.98 200
+         quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         quote SOL_USDC 100 100.02
+         freshness SOL_USDC
+         close demo 1
+         open demo SOL_USDC long margin 100 leverage 10
+         quote SOL_USDC 199.97 200
+         trades demo",
+        "quote dropped: AwaitingConfirmation
+         HardStale
+         refused STALE_PRICE: the price of SOL_USDC is not current (a jump awaits a second quote; age 0 us, limit 30000000 us)
+         refused STALE_PRICE: the price of SOL_USDC is not current (a jump awaits a second quote; age 0 us, limit 5000000 us)
+         demo has open [1]",
+    );
+}
+
+#[test]
+fn a_confirmed_spike_is_the_price() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         quote SOL_USDC 100 100.02
+         quote SOL_USDC 101 101.02",
+        "quote dropped: AwaitingConfirmation
+         demo trade 1 liquidated at 101, profit -100, house pays 395",
+    );
+}
+
+#[test]
+fn each_new_spike_waits_for_its_own_confirmation() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         quote SOL_USDC 100 100.02
+         quote SOL_USDC 50 50.02
+         quote SOL_USDC 100 100.02
+         quote SOL_USDC 199 199.02
+         trades demo",
+        "quote dropped: AwaitingConfirmation
+         quote dropped: AwaitingConfirmation
+         quote dropped: AwaitingConfirmation
+         demo has open [1]",
+    );
+}
+
+#[test]
+fn a_spike_does_not_wait_for_ever() {
+    check(
+        "quote SOL_USDC 199.98 200
+         quote SOL_USDC 100 100.02
+         wait 31s
+         quote SOL_USDC 100 100.02
+         quote SOL_USDC 100 100.02
+         freshness SOL_USDC",
+        "quote dropped: AwaitingConfirmation
+         quote dropped: AwaitingConfirmation
+         Fresh",
+    );
+}
+
+#[test]
+fn bad_quotes_are_dropped_and_told_apart() {
+    check(
+        "quote SOL_USDC 199.98 200 id 10
+         quote SOL_USDC 200 200
+         quote SOL_USDC 201 200
+         quote DOGE_USDC 1 2
+         quote SOL_USDC 199.98 200 id 10
+         quote SOL_USDC 199.98 200 late 1s
+         quote SOL_USDC 199.98 200 early 3s
+         quote SOL_USDC 0.001 200
+         quote SOL_USDC 199.98 99999999999999
+         freshness SOL_USDC",
+        "quote dropped: Crossed
+         quote dropped: Crossed
+         quote dropped: UnknownSymbol
+         quote dropped: OutOfOrder
+         quote dropped: OutOfOrder
+         quote dropped: Future
+         quote dropped: OutOfRange
+         quote dropped: OutOfRange
+         Fresh",
+    );
+}
+
+#[test]
+fn a_venue_that_starts_over_is_taken_after_a_silence() {
+    check(
+        "quote SOL_USDC 199.98 200 id 900
+         quote SOL_USDC 199.98 200 id 1
+         wait 31s
+         quote SOL_USDC 199.98 200 id 1
+         quote SOL_USDC 199.98 200 id 2
+         freshness SOL_USDC",
+        "quote dropped: OutOfOrder
+         Fresh",
+    );
+}
+
+#[test]
+fn a_new_process_does_not_liquidate_on_its_first_quote() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         restart
+         freshness SOL_USDC
+         close demo 1
+         quote SOL_USDC 100 100.02
+         trades demo
+         quote SOL_USDC 199.98 200
+         quote SOL_USDC 199.98 200
+         trades demo",
+        "Missing
+         refused STALE_PRICE: there is no price for SOL_USDC yet: retry shortly
+         demo has open [1]
+         quote dropped: AwaitingConfirmation
+         demo has open [1]",
+    );
+}
+
+#[test]
+fn close_only_closes_and_fires_and_opens_nothing() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long quantity 5 leverage 10
+         open demo SOL_USDC long quantity 5 leverage 10 stop 190
+         instrument SOL_USDC mode close-only
+         open demo SOL_USDC long quantity 5 leverage 10
+         close demo 1
+         quote SOL_USDC 190 190.02",
+        "refused MARKET_CLOSED: SOL_USDC is close-only: try again when it is enabled
+         demo trade 1 closed at 199.98
+         demo trade 2 stopped at 190",
+    );
+}
+
+#[test]
+fn a_halted_instrument_neither_closes_nor_fires_but_takes_margin() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         instrument SOL_USDC mode halted
+         close demo 1
+         quote SOL_USDC 180 180.02
+         trades demo
+         modify demo 1 add 1
+         instrument SOL_USDC mode enabled
+         quote SOL_USDC 179 179.02",
+        "refused MARKET_CLOSED: SOL_USDC is halted: try again when it is enabled
+         demo has open [1]
+         demo trade 1 modified
+         SOL_USDC configured
+         demo trade 1 liquidated at 179",
+    );
+}
+
+#[test]
+fn margin_is_isolated_a_liquidation_reaches_nothing_else() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         open demo SOL_USDC long margin 100 leverage 2
+         quote SOL_USDC 180 180.02
+         summary demo USDC",
+        "demo trade 1 liquidated at 180
+         demo: balance 4900 equity 4880 used 100 free 4800 level 4880 profit -20 [2:-20] from 1 quotes",
+    );
+}
+
+#[test]
+fn a_summary_values_every_trade_at_its_closing_price() {
+    check(
+        "quote SOL_USDC 199.98 200
+         quote BTC_USDC 60000 60001
+         open demo SOL_USDC long quantity 5 leverage 10
+         open demo BTC_USDC short quantity 0.1 leverage 10
+         quote SOL_USDC 210 210.02
+         quote BTC_USDC 60100 60101
+         summary demo USDC
+         summary demo BTC
+         summary nobody USDC
+         restart
+         summary demo USDC",
+        "demo: balance 5000 equity 5039.9 used 700 free 4300 level 719.99 profit 39.9 [1:50 2:-10.1] from 2 quotes
+         demo: balance 0 equity 0 used 0 free 0 level none profit 0 [] from 0 quotes
+         nobody is unknown
+         demo: balance 5000 equity 5000 used 700 free 4300 level 714.29 profit 0 [1:? 2:?] from 0 quotes",
+    );
+}
+
+#[test]
+fn profits_of_other_trades_are_not_margin() {
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 5000 leverage 2
+         quote SOL_USDC 219 219.02
+         open demo SOL_USDC long margin 1 leverage 2",
+        "refused INSUFFICIENT_MARGIN: needs 1 USDC, 0 is free: lower the margin, deposit, or close a trade",
+    );
+}
+
+#[test]
+fn an_instrument_settled_in_bitcoin_keeps_eight_decimals() {
+    check(
+        "instrument SOL_BTC quote BTC tick 0.000001 margin_min 0.00001 exposure 10
+         deposit demo 1 BTC
+         quote SOL_BTC 0.002 0.002001
+         open demo SOL_BTC long margin 0.01 leverage 10
+         close demo 1
+         balance demo BTC",
+        "demo trade 1 opened long 49.975 SOL_BTC at 0.002001, margin 0.01, liquidation 0.0018
+         demo trade 1 closed at 0.002, profit -0.00004998
+         demo has 0.99995002 BTC free, 0 locked",
+    );
+}
