@@ -44,8 +44,20 @@ impl Json {
         let read = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, &self.read);
         match read.and_then(|message| source.end().map(|()| message)) {
             Ok(message) => Ok(message),
-            Err(cause) => Err(self.explain(descriptor, text, &track.path(), &cause)),
+            Err(cause) => self
+                .read_again(descriptor, text)
+                .ok_or_else(|| self.explain(descriptor, text, &track.path(), &cause)),
         }
+    }
+
+    /// Reads a text whose only fault is a float written with the shortest digits, as most languages do: those of the
+    /// largest float name a double just past it, and the deserializer compares as doubles.
+    fn read_again(&self, descriptor: &MessageDescriptor, text: &[u8]) -> Option<DynamicMessage> {
+        let mut value = serde_json::from_slice(text).ok()?;
+        if !quote_rounded_floats(&Kind::Message(descriptor.clone()), &mut value) {
+            return None;
+        }
+        DynamicMessage::deserialize_with_options(descriptor.clone(), value, &self.read).ok()
     }
 
     /// Reads one field of a message, the text being that field's value alone; a `null` leaves it unset.
@@ -161,6 +173,49 @@ fn unknown_field(descriptor: &MessageDescriptor, value: &serde_json::Value) -> O
         };
         found.map(|rest| format!("{name}.{rest}"))
     })
+}
+
+/// Turns numbers for float fields that only rounding brings into range into strings, which are read as floats at once.
+/// Says whether there was any.
+fn quote_rounded_floats(kind: &Kind, value: &mut serde_json::Value) -> bool {
+    let is_float = match kind {
+        Kind::Float => true,
+        Kind::Message(message) => message.full_name() == "google.protobuf.FloatValue",
+        _ => false,
+    };
+    if is_float {
+        let past = |double: &f64| double.abs() > f64::from(f32::MAX) && (*double as f32).is_finite();
+        let Some(double) = value.as_f64().filter(past) else {
+            return false;
+        };
+        *value = double.to_string().into();
+        return true;
+    }
+    match (kind, value) {
+        (Kind::Message(message), serde_json::Value::Object(members)) => {
+            let mut found = false;
+            for (name, value) in members {
+                let field = message
+                    .get_field_by_json_name(name)
+                    .or_else(|| message.get_field_by_name(name));
+                let Some(field) = field else { continue };
+                found |= match (field.kind(), value) {
+                    (Kind::Message(entry), serde_json::Value::Object(entries)) if field.is_map() => {
+                        let kind = entry.map_entry_value_field().kind();
+                        entries
+                            .iter_mut()
+                            .fold(false, |found, (_, it)| quote_rounded_floats(&kind, it) | found)
+                    }
+                    (kind, serde_json::Value::Array(elements)) if field.is_list() => elements
+                        .iter_mut()
+                        .fold(false, |found, it| quote_rounded_floats(&kind, it) | found),
+                    (kind, value) => quote_rounded_floats(&kind, value),
+                };
+            }
+            found
+        }
+        _ => false,
+    }
 }
 
 /// Whether brackets outside strings nest deeper than allowed. It looks at no more than that: whether the text is JSON
