@@ -18,12 +18,15 @@ pub mod frame;
 pub mod intake;
 pub mod order;
 pub mod player;
+pub mod protocol;
 pub mod publish;
 pub mod record;
 pub mod replay;
 pub mod run;
 pub mod state;
+pub mod stream;
 pub mod tape;
+pub mod timeline;
 
 pub use config::{Config, Feed, Playback, RecordConfig, ReplayConfig, Speed, TapeSource, VenueTime};
 pub use error::PollerError;

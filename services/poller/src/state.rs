@@ -1,7 +1,10 @@
 //! What the poller says about itself: where it listens, whether data comes, and what it counted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
+
+use tokio::sync::watch;
 
 use crate::clock;
 
@@ -113,7 +116,7 @@ counters! {
     garbage,
     /// Quotes with an empty side.
     one_sided,
-    /// Quotes with a price or quantity that is not above zero.
+    /// Quotes with a price that is not above zero or a quantity below.
     not_positive,
     /// Quotes whose bid is not below the ask.
     crossed,
@@ -148,9 +151,73 @@ impl Counters {
             at_us => Some(clock::system_time(at_us)),
         }
     }
+}
+
+/// Keeps [`FeedState`] for those who watch, and the [`Counters`] below it.
+///
+/// Counters move with every frame, the state only when the connection changes and when [`Status::refresh`] is called: nobody is woken
+/// a thousand times a second.
+#[derive(Debug, Default)]
+pub struct Status {
+    counters: Arc<Counters>,
+    state: watch::Sender<FeedState>,
+}
+
+impl Status {
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// The feed as it is.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<FeedState> {
+        self.state.subscribe()
+    }
+
+    /// Where the quotes come from.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.state.borrow().mode
+    }
+
+    /// Says where the quotes come from from now on; data of another origin no longer counts.
+    pub fn set_origin(&self, mode: Mode, origin: &str) {
+        self.counters.last_frame_us.store(0, Ordering::Relaxed);
+        self.change(|state| {
+            state.mode = mode;
+            origin.clone_into(&mut state.origin);
+            state.connected = false;
+        });
+    }
+
+    /// Brings the state up to date with the counters.
+    pub fn refresh(&self) {
+        self.change(|_| {});
+    }
+
+    pub(crate) fn connected(&self) {
+        self.change(|state| state.connected = true);
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.change(|state| state.connected = false);
+    }
 
     pub(crate) fn data_came(&self, at_us: u64) {
-        self.last_frame_us.store(at_us, Ordering::Relaxed);
+        self.counters.last_frame_us.store(at_us, Ordering::Relaxed);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut FeedState)) {
+        self.state.send_if_modified(|state| {
+            let before = state.clone();
+            change(state);
+            state.counts = self.counters.counts();
+            state.last_frame_at = self.counters.last_frame_at();
+            state.reconnects = state.counts.disconnects + state.counts.silences;
+            *state != before
+        });
     }
 }
 
