@@ -41,7 +41,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _ = set.encoded_len();
     let mut prost = prost_config();
     prost.out_dir(&out);
-    tonic_prost_build::configure().bytes(".fulcrum.bus.v1").compile_fds_with_config(set, prost)?;
+    tonic_prost_build::configure()
+        .bytes(".fulcrum.bus.v1")
+        .compile_fds_with_config(set, prost)?;
     Ok(())
 }
 

@@ -67,7 +67,14 @@ mod tests {
 
     #[test]
     fn what_is_canonical_is_read_and_kept() {
-        for text in ["0", "1", "100.50", "-0.01", "123456789012345678", "0.000000000000000001"] {
+        for text in [
+            "0",
+            "1",
+            "100.50",
+            "-0.01",
+            "123456789012345678",
+            "0.000000000000000001",
+        ] {
             if text != "0.000000000000000001" {
                 assert_eq!(parse(text).unwrap().to_string(), text);
             }

@@ -12,8 +12,13 @@ pub const ME: &str = "me";
 /// # Errors
 /// Advice for the sender.
 pub fn check_account_id(text: &str) -> Result<(), &'static str> {
-    let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let rest = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_');
+    let first = text
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let rest = text
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_');
     if first && rest && text.len() <= ACCOUNT_ID_MAX && text != ME {
         Ok(())
     } else {
@@ -26,7 +31,9 @@ pub fn check_account_id(text: &str) -> Result<(), &'static str> {
 /// # Errors
 /// Advice for the sender.
 pub fn check_symbol(text: &str) -> Result<(), &'static str> {
-    let all = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'.');
+    let all = text
+        .bytes()
+        .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'.');
     if !text.is_empty() && text.len() <= SYMBOL_MAX && all {
         Ok(())
     } else {
@@ -45,7 +52,9 @@ pub fn trade_id(shard: u32, number: u64) -> String {
 /// # Errors
 /// Advice for the sender.
 pub fn parse_trade_id(text: &str) -> Result<(u32, u64), &'static str> {
-    let parts = text.split_once('-').and_then(|(shard, number)| Some((shard.parse().ok()?, number.parse().ok()?)));
+    let parts = text
+        .split_once('-')
+        .and_then(|(shard, number)| Some((shard.parse().ok()?, number.parse().ok()?)));
     match parts {
         Some((shard, number)) if trade_id(shard, number) == text && number > 0 => Ok((shard, number)),
         _ => Err("must be a trade id such as \"7-1042\""),

@@ -10,7 +10,8 @@ pub const AHEAD_MAX_MS: u64 = 5 * 60 * 1000;
 /// # Errors
 /// Advice for the sender when the text is not a UUIDv7.
 pub fn parse(text: &str) -> Result<Uuid, &'static str> {
-    let id = Uuid::try_parse(text).map_err(|_| "must be a UUIDv7, for example \"0190163d-8694-739b-aea5-966c26f8ad91\"")?;
+    let id =
+        Uuid::try_parse(text).map_err(|_| "must be a UUIDv7, for example \"0190163d-8694-739b-aea5-966c26f8ad91\"")?;
     if id.get_version_num() != 7 {
         return Err("must be a UUID of version 7: its time bounds how long a repeat is recognised");
     }
@@ -35,7 +36,12 @@ mod tests {
 
     #[test]
     fn other_versions_and_garbage_are_refused() {
-        for text in ["", "1", "a3bb189e-8bf9-4888-9912-ace4e6543002", "0190163d-8694-739b-aea5"] {
+        for text in [
+            "",
+            "1",
+            "a3bb189e-8bf9-4888-9912-ace4e6543002",
+            "0190163d-8694-739b-aea5",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

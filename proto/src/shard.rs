@@ -29,7 +29,9 @@ mod tests {
     #[test]
     fn the_mapping_never_changes() {
         // Written down once: another value here would send accounts to shards that do not know them.
-        let now: Vec<u32> = ["demo", "alice", "bob", "acct-000001"].map(|id| of_account(id, 16)).to_vec();
+        let now: Vec<u32> = ["demo", "alice", "bob", "acct-000001"]
+            .map(|id| of_account(id, 16))
+            .to_vec();
         assert_eq!(now, GOLDEN);
     }
 

@@ -53,7 +53,10 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         for step in [100, 200, 400, 800, 1000, 1000] {
             let delay = backoff.next_delay();
-            assert!(delay >= Duration::from_millis(step / 2) && delay <= Duration::from_millis(step), "{delay:?} of {step}");
+            assert!(
+                delay >= Duration::from_millis(step / 2) && delay <= Duration::from_millis(step),
+                "{delay:?} of {step}"
+            );
         }
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(100));

@@ -76,7 +76,10 @@ pub struct CallerOptions {
 
 impl Default for CallerOptions {
     fn default() -> Self {
-        Self { in_flight_max: 20_000, queue_length_max: QUEUE_LENGTH_MAX }
+        Self {
+            in_flight_max: 20_000,
+            queue_length_max: QUEUE_LENGTH_MAX,
+        }
     }
 }
 
@@ -138,7 +141,12 @@ impl Caller {
         let pop = pop_replies(redis.clone(), reply_to.clone(), Arc::clone(&waiting));
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(push));
         tokio::spawn(shutdown.run_until_cancelled_owned(pop));
-        Self { reply_to: reply_to.into(), waiting, outgoing, in_flight_max: options.in_flight_max }
+        Self {
+            reply_to: reply_to.into(),
+            waiting,
+            outgoing,
+            in_flight_max: options.in_flight_max,
+        }
     }
 
     /// How many calls wait for a reply.
@@ -166,10 +174,22 @@ impl Calls for Caller {
             }
             waiting.insert(correlation, answer);
         }
-        let _place = Place { waiting: &self.waiting, correlation };
+        let _place = Place {
+            waiting: &self.waiting,
+            correlation,
+        };
         // A full channel means that pushing is slow: waiting here is waiting for acceptance, so it ends well before the deadline.
         let patience = deadline.min(Instant::now() + Duration::from_millis(500));
-        match tokio::time::timeout_at(patience, self.outgoing.send(Outgoing { shard, correlation, encoded })).await {
+        match tokio::time::timeout_at(
+            patience,
+            self.outgoing.send(Outgoing {
+                shard,
+                correlation,
+                encoded,
+            }),
+        )
+        .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(CallError::NotAccepted(NotAccepted::BusAway)),
             Err(_) => return Err(CallError::NotAccepted(NotAccepted::QueueFull)),
@@ -201,7 +221,11 @@ async fn push_requests(redis: Redis, mut drained: mpsc::Receiver<Outgoing>, wait
     let mut batch: Vec<Outgoing> = Vec::with_capacity(PUSH_MAX);
     while drained.recv_many(&mut batch, PUSH_MAX).await > 0 {
         if connection.is_none() {
-            connection = redis.commands().await.inspect_err(|error| tracing::warn!(%error, "request queue: cannot connect")).ok();
+            connection = redis
+                .commands()
+                .await
+                .inspect_err(|error| tracing::warn!(%error, "request queue: cannot connect"))
+                .ok();
         }
         let Some(open) = &connection else {
             for outgoing in batch.drain(..) {
@@ -213,7 +237,9 @@ async fn push_requests(redis: Redis, mut drained: mpsc::Receiver<Outgoing>, wait
         for outgoing in batch.drain(..) {
             shards.entry(outgoing.shard).or_default().push(outgoing);
         }
-        let pushes = shards.into_iter().map(|(shard, group)| push_group(&script, open.clone(), shard, group, cap, &waiting));
+        let pushes = shards
+            .into_iter()
+            .map(|(shard, group)| push_group(&script, open.clone(), shard, group, cap, &waiting));
         if futures::future::join_all(pushes).await.into_iter().any(|alive| !alive) {
             connection = None;
         }
@@ -237,7 +263,11 @@ async fn push_group(
     let pushed: Result<i64, redis::RedisError> = call.invoke_async(&mut connection).await;
     match pushed {
         Ok(pushed) => {
-            let why = if pushed < 0 { NotAccepted::NoLeader } else { NotAccepted::QueueFull };
+            let why = if pushed < 0 {
+                NotAccepted::NoLeader
+            } else {
+                NotAccepted::QueueFull
+            };
             for outgoing in group.iter().skip(usize::try_from(pushed).unwrap_or(0)) {
                 waiting.finish(outgoing.correlation, Err(CallError::NotAccepted(why)));
             }
@@ -290,15 +320,18 @@ async fn pop_until_error(
 ) -> Result<std::convert::Infallible, BusError> {
     let mut connection = redis.blocking().await?;
     loop {
-        let popped: Option<(String, Vec<Vec<u8>>)> =
-            connection.blmpop(POP_TIMEOUT_S, 1, reply_to, Direction::Left, POP_MAX).await?;
+        let popped: Option<(String, Vec<Vec<u8>>)> = connection
+            .blmpop(POP_TIMEOUT_S, 1, reply_to, Direction::Left, POP_MAX)
+            .await?;
         backoff.reset();
         for encoded in popped.into_iter().flat_map(|(_, replies)| replies) {
             let Ok(reply) = Reply::decode(encoded.as_slice()) else {
                 tracing::warn!("reply list: a message that is no reply");
                 continue;
             };
-            let Ok(correlation) = <[u8; 16]>::try_from(reply.correlation_id.as_ref()) else { continue };
+            let Ok(correlation) = <[u8; 16]>::try_from(reply.correlation_id.as_ref()) else {
+                continue;
+            };
             waiting.finish(u128::from_be_bytes(correlation), Ok(reply));
         }
     }

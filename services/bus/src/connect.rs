@@ -8,6 +8,9 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client};
 
+/// A connection for commands, shared by clones.
+pub type Commands = ConnectionManager;
+
 /// How long a command may take before Redis counts as away.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long connecting may take.
@@ -43,7 +46,10 @@ impl Redis {
     pub fn open(url: &str) -> Result<Self, BusError> {
         let client = Client::open(url).map_err(|cause| {
             let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
-            BusError::Address { url: shown.to_owned(), cause }
+            BusError::Address {
+                url: shown.to_owned(),
+                cause,
+            }
         })?;
         Ok(Self { client })
     }
@@ -67,8 +73,13 @@ impl Redis {
     /// # Errors
     /// When Redis cannot be reached now.
     pub async fn blocking(&self) -> Result<MultiplexedConnection, BusError> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
-        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(None);
+        Ok(self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?)
     }
 
     /// Redis's own clock, for the check that clocks agree. Microseconds since the epoch.

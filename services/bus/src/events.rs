@@ -44,7 +44,9 @@ pub(crate) fn append(pipeline: &mut redis::Pipeline, shard: u32, entry: &Journal
 }
 
 fn sequence_of(id: &str) -> u64 {
-    id.split_once('-').and_then(|(sequence, _)| sequence.parse().ok()).unwrap_or(0)
+    id.split_once('-')
+        .and_then(|(sequence, _)| sequence.parse().ok())
+        .unwrap_or(0)
 }
 
 /// What a read brought of one shard.
@@ -114,22 +116,43 @@ impl EventReader {
             self.connection = Some(connection);
         }
         let connection = self.connection.as_mut().expect("set above");
-        let ids: Vec<String> = self.positions.iter().map(|position| format!("{}-0", position.unwrap_or(0))).collect();
-        let options = StreamReadOptions::default().block(usize::try_from(BLOCK.as_millis()).expect("small")).count(READ_MAX);
+        let ids: Vec<String> = self
+            .positions
+            .iter()
+            .map(|position| format!("{}-0", position.unwrap_or(0)))
+            .collect();
+        let options = StreamReadOptions::default()
+            .block(usize::try_from(BLOCK.as_millis()).expect("small"))
+            .count(READ_MAX);
         let reply: Option<StreamReadReply> = connection.xread_options(&self.keys, &ids, &options).await?;
         let mut all = Vec::new();
         for stream in reply.into_iter().flat_map(|reply| reply.keys) {
-            let Some(index) = self.keys.iter().position(|key| *key == stream.key) else { continue };
+            let Some(index) = self.keys.iter().position(|key| *key == stream.key) else {
+                continue;
+            };
             let mut entries = Vec::with_capacity(stream.ids.len());
             for entry in stream.ids {
                 self.positions[index] = Some(sequence_of(&entry.id));
-                let bytes = entry.map.get("e").map(Vec::<u8>::from_redis_value_ref).transpose().ok().flatten();
+                let bytes = entry
+                    .map
+                    .get("e")
+                    .map(Vec::<u8>::from_redis_value_ref)
+                    .transpose()
+                    .ok()
+                    .flatten();
                 match bytes.as_deref().map(JournalEntry::decode) {
                     Some(Ok(decoded)) => entries.push(decoded),
-                    _ => tracing::warn!(key = stream.key, id = entry.id, "event stream: an entry that is no journal entry"),
+                    _ => tracing::warn!(
+                        key = stream.key,
+                        id = entry.id,
+                        "event stream: an entry that is no journal entry"
+                    ),
                 }
             }
-            all.push(ShardEvents { shard: u32::try_from(index).expect("a shard number"), entries });
+            all.push(ShardEvents {
+                shard: u32::try_from(index).expect("a shard number"),
+                entries,
+            });
         }
         Ok(all)
     }

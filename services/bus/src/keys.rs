@@ -42,7 +42,15 @@ mod tests {
     #[test]
     fn the_engine_answers_only_to_reply_lists() {
         assert!(is_reply_list(&replies(Uuid::nil())));
-        for foreign in ["", "replies:", "price_stream", "{s0}:requests", "replies:{s0}", "replies:a b", &format!("replies:{}", "a".repeat(65))] {
+        for foreign in [
+            "",
+            "replies:",
+            "price_stream",
+            "{s0}:requests",
+            "replies:{s0}",
+            "replies:a b",
+            &format!("replies:{}", "a".repeat(65)),
+        ] {
             assert!(!is_reply_list(foreign), "{foreign}");
         }
     }

@@ -43,7 +43,9 @@ impl PricePublisher {
     /// # Errors
     /// When Redis cannot be reached now.
     pub async fn connect(redis: &Redis) -> Result<Self, BusError> {
-        Ok(Self { connection: redis.commands().await? })
+        Ok(Self {
+            connection: redis.commands().await?,
+        })
     }
 
     /// Appends one batch. On an error the batch may or may not be there; the next one carries newer prices, so it is not sent again.
@@ -53,7 +55,12 @@ impl PricePublisher {
     pub async fn publish(&mut self, batch: &PriceBatch) -> Result<(), BusError> {
         let _: String = self
             .connection
-            .xadd_maxlen(keys::PRICES, StreamMaxlen::Approx(STREAM_LENGTH), "*", &[("b", batch.encode_to_vec())])
+            .xadd_maxlen(
+                keys::PRICES,
+                StreamMaxlen::Approx(STREAM_LENGTH),
+                "*",
+                &[("b", batch.encode_to_vec())],
+            )
             .await?;
         Ok(())
     }
@@ -79,14 +86,26 @@ impl PriceReader {
     /// Follows after `cursor` (a stream id, or empty for "from now on") without a group.
     #[must_use]
     pub fn tail(redis: Redis, cursor: String) -> Self {
-        Self { redis, connection: None, group: None, cursor, backoff: Backoff::store() }
+        Self {
+            redis,
+            connection: None,
+            group: None,
+            cursor,
+            backoff: Backoff::store(),
+        }
     }
 
     /// Follows after `cursor` as the one consumer of the group `name`.
     #[must_use]
     pub fn grouped(redis: Redis, name: &str, cursor: String) -> Self {
-        let group = Group { name: name.to_owned(), consumer: "1".to_owned() };
-        Self { group: Some(group), ..Self::tail(redis, cursor) }
+        let group = Group {
+            name: name.to_owned(),
+            consumer: "1".to_owned(),
+        };
+        Self {
+            group: Some(group),
+            ..Self::tail(redis, cursor)
+        }
     }
 
     /// The id of the last entry handed out, or the starting position.
@@ -119,9 +138,15 @@ impl PriceReader {
             self.settle().await?;
         }
         let connection = self.connection.as_mut().expect("set above");
-        let options = StreamReadOptions::default().block(usize::try_from(BLOCK.as_millis()).expect("small")).count(READ_MAX);
+        let options = StreamReadOptions::default()
+            .block(usize::try_from(BLOCK.as_millis()).expect("small"))
+            .count(READ_MAX);
         let reply: Option<StreamReadReply> = match &self.group {
-            None => connection.xread_options(&[keys::PRICES], &[&self.cursor], &options).await?,
+            None => {
+                connection
+                    .xread_options(&[keys::PRICES], &[&self.cursor], &options)
+                    .await?
+            }
             Some(group) => {
                 let options = options.group(&group.name, &group.consumer).noack();
                 connection.xread_options(&[keys::PRICES], &[">"], &options).await?
@@ -131,7 +156,13 @@ impl PriceReader {
         let mut entries = Vec::new();
         for entry in reply.keys.into_iter().flat_map(|key| key.ids) {
             self.cursor.clone_from(&entry.id);
-            let bytes = entry.map.get("b").map(Vec::<u8>::from_redis_value_ref).transpose().ok().flatten();
+            let bytes = entry
+                .map
+                .get("b")
+                .map(Vec::<u8>::from_redis_value_ref)
+                .transpose()
+                .ok()
+                .flatten();
             match bytes.as_deref().map(PriceBatch::decode) {
                 Some(Ok(batch)) => entries.push(PriceEntry { id: entry.id, batch }),
                 // Somebody else wrote to the stream; skip it, the next batch is newer anyway.
@@ -148,11 +179,17 @@ impl PriceReader {
         if self.cursor.is_empty() {
             self.cursor = last;
         } else if after(&self.cursor, &last) {
-            tracing::warn!(cursor = self.cursor, last, "price stream: it ends before our position, so it was emptied; starting over");
+            tracing::warn!(
+                cursor = self.cursor,
+                last,
+                "price stream: it ends before our position, so it was emptied; starting over"
+            );
             "0-0".clone_into(&mut self.cursor);
         }
         if let Some(group) = &self.group {
-            let made: Result<(), redis::RedisError> = connection.xgroup_create_mkstream(keys::PRICES, &group.name, &self.cursor).await;
+            let made: Result<(), redis::RedisError> = connection
+                .xgroup_create_mkstream(keys::PRICES, &group.name, &self.cursor)
+                .await;
             if let Err(error) = made {
                 if error.code() != Some("BUSYGROUP") {
                     return Err(error.into());
@@ -188,7 +225,11 @@ pub async fn newest(redis: &Redis, count: usize) -> Result<Vec<PriceEntry>, BusE
 /// When Redis is away.
 pub async fn between(redis: &Redis, after: &str, up_to: &str) -> Result<Vec<PriceEntry>, BusError> {
     let mut connection = redis.blocking().await?;
-    let start = if after.is_empty() { "-".to_owned() } else { format!("({after}") };
+    let start = if after.is_empty() {
+        "-".to_owned()
+    } else {
+        format!("({after}")
+    };
     let reply: redis::streams::StreamRangeReply = connection.xrange(keys::PRICES, start, up_to).await?;
     Ok(decoded(reply))
 }
@@ -199,7 +240,10 @@ fn decoded(reply: redis::streams::StreamRangeReply) -> Vec<PriceEntry> {
         .into_iter()
         .filter_map(|entry| {
             let bytes: Vec<u8> = entry.get("b")?;
-            Some(PriceEntry { id: entry.id, batch: PriceBatch::decode(bytes.as_slice()).ok()? })
+            Some(PriceEntry {
+                id: entry.id,
+                batch: PriceBatch::decode(bytes.as_slice()).ok()?,
+            })
         })
         .collect()
 }

@@ -89,7 +89,11 @@ impl RedisShardBus {
     pub fn new(redis: Redis, connection: ConnectionManager, shard: u32) -> Self {
         let bell = Arc::new(Bell::default());
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(watch_queue(redis, keys::requests(shard), Arc::clone(&bell))));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(watch_queue(
+            redis,
+            keys::requests(shard),
+            Arc::clone(&bell),
+        )));
         Self {
             shard,
             requests: keys::requests(shard),
@@ -120,8 +124,14 @@ async fn watch_queue(redis: Redis, requests: String, bell: Arc<Bell>) {
         }
         let open = connection.as_mut().expect("set above");
         // Moving the head to the head changes nothing and blocks until there is one.
-        let head: Result<Option<Vec<u8>>, _> =
-            redis::cmd("BLMOVE").arg(&requests).arg(&requests).arg("LEFT").arg("LEFT").arg(BELL_TIMEOUT_S).query_async(open).await;
+        let head: Result<Option<Vec<u8>>, _> = redis::cmd("BLMOVE")
+            .arg(&requests)
+            .arg(&requests)
+            .arg("LEFT")
+            .arg("LEFT")
+            .arg(BELL_TIMEOUT_S)
+            .query_async(open)
+            .await;
         match head {
             Ok(Some(_)) => {
                 backoff.reset();
@@ -157,7 +167,9 @@ impl ShardBus for RedisShardBus {
 
     async fn peek(&mut self, skip: usize, count_max: usize) -> Result<Vec<Incoming>, BusError> {
         let first = isize::try_from(skip).unwrap_or(isize::MAX);
-        let last = first.saturating_add(isize::try_from(count_max).unwrap_or(isize::MAX)).saturating_sub(1);
+        let last = first
+            .saturating_add(isize::try_from(count_max).unwrap_or(isize::MAX))
+            .saturating_sub(1);
         let raw: Vec<Vec<u8>> = self.connection.lrange(&self.requests, first, last).await?;
         Ok(raw.into_iter().map(Bytes::from).collect())
     }
@@ -187,7 +199,11 @@ impl ShardBus for RedisShardBus {
         }
         let mut pipeline = redis::pipe();
         for (list, encoded) in &lists {
-            pipeline.rpush(list, encoded).ignore().expire(list, REPLY_LIST_TTL_S).ignore();
+            pipeline
+                .rpush(list, encoded)
+                .ignore()
+                .expire(list, REPLY_LIST_TTL_S)
+                .ignore();
         }
         Ok(pipeline.query_async(&mut self.connection).await?)
     }

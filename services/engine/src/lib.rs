@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The engine process: the margin state machine of `engine-core`, made durable and reachable.
+//!
+//! It leads the shards it can lease. For each: requests are peeked from the bus, decided in memory, committed to the journal behind a
+//! fence, and only then answered. It follows the journal of every shard beside that, as a standby, as a check, and to write snapshots.
+//!
+//! Reading order: [`shard`] (one shard in memory), [`lead`] (the loop around it), [`journal`] (lease and fence), [`commit`] (the commit
+//! stage), [`recover`] and [`follow`] (coming back). The bridge between wire and core is [`wire`]; the only clock is in [`inbox`].
+
+pub mod commit;
+pub mod config;
+pub mod follow;
+pub mod health;
+pub mod inbox;
+pub mod journal;
+pub mod lead;
+pub mod recover;
+mod run;
+pub mod shard;
+mod trace;
+pub mod window;
+pub mod wire;
+
+pub use config::{Config, Snapshots};
+pub use engine_core::{Instrument, default_instruments};
+pub use health::Status;
+pub use run::{EngineError, run};

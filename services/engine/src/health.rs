@@ -1,0 +1,143 @@
+//! What the engine tells about itself: metrics, and which shards it leads.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use contracts::bus::{JournalEntry, journal_event::Kind, reply};
+use engine_core::Observation;
+use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::{KeyValue, global};
+use tokio::sync::watch;
+
+use crate::shard::Handled;
+use crate::wire::answer::method_name;
+
+/// Which shards this process leads. Ready means: leads at least one, or stands by.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Shards led now.
+    pub leads: BTreeSet<u32>,
+}
+
+/// A sender and receiver of [`Status`].
+#[must_use]
+pub fn status() -> (watch::Sender<Status>, watch::Receiver<Status>) {
+    watch::channel(Status::default())
+}
+
+/// The counters of one shard. Names are stable; units are in them.
+#[derive(Debug)]
+pub struct ShardMetrics {
+    shard: KeyValue,
+    operations: Counter<u64>,
+    reads: Counter<u64>,
+    quotes: Counter<u64>,
+    closed: Counter<u64>,
+    dead_letters: Counter<u64>,
+    trims_refused: Counter<u64>,
+    entries: Counter<u64>,
+    commit_seconds: Histogram<f64>,
+}
+
+impl ShardMetrics {
+    /// Counters labelled with a shard.
+    #[must_use]
+    pub fn new(shard: u32) -> Self {
+        let meter = global::meter("fulcrum.engine");
+        Self {
+            shard: KeyValue::new("shard", i64::from(shard)),
+            operations: meter
+                .u64_counter("fulcrum_engine_operations")
+                .with_description("Mutations executed or refused")
+                .build(),
+            reads: meter
+                .u64_counter("fulcrum_engine_reads")
+                .with_description("Answers from memory, repeats included")
+                .build(),
+            quotes: meter
+                .u64_counter("fulcrum_engine_quotes")
+                .with_description("Quotes by what became of them")
+                .build(),
+            closed: meter
+                .u64_counter("fulcrum_engine_trades_closed")
+                .with_description("Trades closed by the market, by reason")
+                .build(),
+            dead_letters: meter
+                .u64_counter("fulcrum_engine_dead_letters")
+                .with_description("Messages not understood")
+                .build(),
+            trims_refused: meter
+                .u64_counter("fulcrum_engine_trims_refused")
+                .with_description("Times that a queue had changed under its leader")
+                .build(),
+            entries: meter
+                .u64_counter("fulcrum_engine_journal_entries")
+                .with_description("Journal entries committed")
+                .build(),
+            commit_seconds: meter
+                .f64_histogram("fulcrum_engine_commit_seconds")
+                .with_unit("s")
+                .with_description("From decided to committed")
+                .build(),
+        }
+    }
+
+    /// Counts a request.
+    pub fn handled(&self, handled: &Handled) {
+        let Some(operation) = handled.entry.as_ref().and_then(|entry| entry.operation.as_ref()) else {
+            self.reads.add(1, std::slice::from_ref(&self.shard));
+            return;
+        };
+        let outcome = match &handled.reply.outcome {
+            Some(reply::Outcome::Failure(failure)) => failure.reason().code(),
+            _ => "OK",
+        };
+        let method = KeyValue::new("method", method_name(operation.kind()));
+        self.operations
+            .add(1, &[self.shard.clone(), method, KeyValue::new("outcome", outcome)]);
+    }
+
+    /// Counts a quote; `None` for one that could not be read.
+    pub fn quote(&self, observation: Option<Observation>) {
+        let what = observation.map_or_else(|| "Unreadable".to_owned(), |observation| format!("{observation:?}"));
+        self.quotes
+            .add(1, &[self.shard.clone(), KeyValue::new("observation", what)]);
+    }
+
+    /// Counts what a tick closed.
+    pub fn fired(&self, entries: &[JournalEntry]) {
+        for event in entries.iter().flat_map(|entry| &entry.events) {
+            if let Some(Kind::TradeClosed(closed)) = &event.kind {
+                self.closed.add(
+                    1,
+                    &[
+                        self.shard.clone(),
+                        KeyValue::new("reason", closed.reason().as_str_name()),
+                    ],
+                );
+            }
+        }
+    }
+
+    /// Counts a commit.
+    pub fn committed(&self, entries: &[JournalEntry], took: Duration) {
+        if !entries.is_empty() {
+            self.entries.add(
+                u64::try_from(entries.len()).unwrap_or(u64::MAX),
+                std::slice::from_ref(&self.shard),
+            );
+            self.commit_seconds
+                .record(took.as_secs_f64(), std::slice::from_ref(&self.shard));
+        }
+    }
+
+    /// Counts a dead letter.
+    pub fn dead_letter(&self) {
+        self.dead_letters.add(1, std::slice::from_ref(&self.shard));
+    }
+
+    /// Counts a refused trim.
+    pub fn trim_refused(&self) {
+        self.trims_refused.add(1, std::slice::from_ref(&self.shard));
+    }
+}

@@ -1,0 +1,591 @@
+//! The journal in Postgres: the only truth.
+//!
+//! Two mechanisms, not to be confused. The *lease* says who should lead a shard, on the database's clock, so that work goes on when a
+//! leader dies; it is for liveness. The *fence* says who may write: every commit compares and sets `(epoch, seq)` of the shard's head
+//! row; it is for safety, and holds whatever clocks, pauses and networks do.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::postgres::{PgPoolOptions, PgRow};
+use sqlx::{PgPool, Row as _};
+use uuid::Uuid;
+
+/// How long a lease lasts. Renewed well before, see [`LEASE_RENEW`].
+pub const LEASE: Duration = Duration::from_millis(2_000);
+/// How often a leader renews its leases.
+pub const LEASE_RENEW: Duration = Duration::from_millis(500);
+/// How long one statement may take before its outcome counts as unknown.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many snapshots of a shard are kept.
+const SNAPSHOTS_KEPT: i64 = 3;
+
+/// The journal cannot do it now.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Postgres refused, dropped or timed out.
+    #[error("postgres: {0}")]
+    Database(#[from] sqlx::Error),
+    /// No answer within the time a statement may take.
+    #[error("postgres: no answer within {} s", STATEMENT_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// Which process this is: a new id at each start, so that a restarted one does not take its predecessor's lease for its own.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// Made at each start.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+}
+
+/// Where a shard's journal stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Which shard.
+    pub shard: u32,
+    /// Number of the leadership.
+    pub epoch: u64,
+    /// Sequence of the last entry.
+    pub sequence: u64,
+    /// Hash over all rows so far.
+    pub chain: [u8; 32],
+    /// Whether a lease runs.
+    pub leased: bool,
+}
+
+/// One row to be written.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Which shard.
+    pub shard: u32,
+    /// Leadership under which it was decided.
+    pub epoch: u64,
+    /// Sequence before it.
+    pub sequence_before: u64,
+    /// Sequence of its last entry.
+    pub sequence: u64,
+    /// Its id.
+    pub id: Uuid,
+    /// Encoded `JournalBatch`.
+    pub body: Bytes,
+    /// State hash after it.
+    pub state_hash: u128,
+    /// Hash over this row and all before it.
+    pub chain: [u8; 32],
+}
+
+/// One row as read.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Sequence of its first entry.
+    pub first: u64,
+    /// Sequence of its last entry.
+    pub last: u64,
+    /// Encoded `JournalBatch`.
+    pub body: Bytes,
+    /// State hash after it.
+    pub state_hash: u128,
+    /// Hash over this row and all before it.
+    pub chain: [u8; 32],
+}
+
+/// A message that could not be understood.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Where it was found.
+    pub shard: u32,
+    /// As found.
+    pub body: Bytes,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in the journal, for ever.
+    Committed,
+    /// Somebody else leads the shard; nothing was written.
+    Fenced,
+}
+
+/// The head of a snapshot.
+#[derive(Clone, Debug)]
+pub struct SnapshotHead {
+    /// Sequence of the last entry it contains.
+    pub sequence: u64,
+    /// State hash it must load to.
+    pub state_hash: u128,
+    /// Journal chain at that sequence.
+    pub chain: [u8; 32],
+    /// Number of chunks.
+    pub chunks: u32,
+}
+
+/// What an engine needs of the journal. In Postgres: [`PgJournal`].
+pub trait Journal: Clone + Send + Sync + 'static {
+    /// The heads of all shards.
+    fn heads(&self) -> impl Future<Output = Result<Vec<Head>, JournalError>> + Send;
+
+    /// Takes the lead of a shard that nobody leads: raises its epoch. `None` when somebody does.
+    fn acquire(&self, shard: u32, owner: &Owner) -> impl Future<Output = Result<Option<Head>, JournalError>> + Send;
+
+    /// Prolongs leases; returns the shards still held.
+    fn renew(&self, owner: &Owner, held: &[(u32, u64)]) -> impl Future<Output = Result<Vec<u32>, JournalError>> + Send;
+
+    /// Gives leases back, so that the next leader need not wait for them to run out.
+    fn release(&self, owner: &Owner, held: &[(u32, u64)]) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Writes rows, at most one a shard, in one transaction. An error says nothing about whether they were written: see `settle`.
+    fn commit(
+        &self,
+        batches: &[Batch],
+        dead: &[DeadLetter],
+    ) -> impl Future<Output = Result<Vec<Verdict>, JournalError>> + Send;
+
+    /// After an unanswered commit: `Some` when the row is written or can never be, `None` when it was not and may be tried again.
+    /// Waits for a transaction that is still in flight.
+    fn settle(&self, batch: &Batch) -> impl Future<Output = Result<Option<Verdict>, JournalError>> + Send;
+
+    /// Which of these leaderships still stand: to be asked before an answer from memory leaves.
+    fn still_leads(&self, held: &[(u32, u64)]) -> impl Future<Output = Result<Vec<u32>, JournalError>> + Send;
+
+    /// Rows that hold entries after a sequence, in order, at most `limit`.
+    fn rows(&self, shard: u32, after: u64, limit: u32) -> impl Future<Output = Result<Vec<Row>, JournalError>> + Send;
+
+    /// Heads of the snapshots of a shard, newest first.
+    fn snapshots(&self, shard: u32) -> impl Future<Output = Result<Vec<SnapshotHead>, JournalError>> + Send;
+
+    /// One chunk of a snapshot with its digest; `None` when it is missing.
+    fn chunk(
+        &self,
+        shard: u32,
+        sequence: u64,
+        n: u32,
+    ) -> impl Future<Output = Result<Option<(Bytes, [u8; 32])>, JournalError>> + Send;
+
+    /// Writes a snapshot, head last, and drops all but the newest few.
+    fn write_snapshot(
+        &self,
+        shard: u32,
+        head: &SnapshotHead,
+        chunks: &[Bytes],
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+}
+
+/// [`Journal`] in Postgres.
+#[derive(Clone, Debug)]
+pub struct PgJournal {
+    pool: PgPool,
+}
+
+/// Settings of the database under which nothing acknowledged could be called durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("postgres has {setting} = {value}: an acknowledged trade could be lost; set it to {wanted}")]
+pub struct UnsafeSetting {
+    /// Which.
+    pub setting: String,
+    /// As it is.
+    pub value: String,
+    /// As it must be.
+    pub wanted: &'static str,
+}
+
+impl PgJournal {
+    /// Connects. Every connection asks for durable commits itself, whatever the role's default is.
+    ///
+    /// # Errors
+    /// When the address cannot be read or Postgres cannot be reached.
+    pub async fn connect(url: &str, connections: u32) -> Result<Self, JournalError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(STATEMENT_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::query("SET synchronous_commit = on").execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect(url)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    /// The number of shards chosen when the deployment was migrated.
+    ///
+    /// # Errors
+    /// When it was not migrated, or Postgres is away.
+    pub async fn shards(&self) -> Result<u32, JournalError> {
+        let row = sqlx::query("SELECT shards FROM cluster").fetch_one(&self.pool).await?;
+        Ok(u32::try_from(row.try_get::<i32, _>(0)?).expect("checked by the table"))
+    }
+
+    /// Looks for settings that make durability a lie.
+    ///
+    /// # Errors
+    /// When Postgres is away; the inner error names the setting.
+    pub async fn check_settings(&self) -> Result<Result<(), UnsafeSetting>, JournalError> {
+        for (setting, allowed, wanted) in [
+            ("fsync", &["on"][..], "on"),
+            ("full_page_writes", &["on"][..], "on"),
+            ("synchronous_commit", &["on", "remote_apply"][..], "on"),
+        ] {
+            let row = sqlx::query("SELECT current_setting($1)")
+                .bind(setting)
+                .fetch_one(&self.pool)
+                .await?;
+            let value: String = row.try_get(0)?;
+            if !allowed.contains(&value.as_str()) {
+                return Ok(Err(UnsafeSetting {
+                    setting: setting.to_owned(),
+                    value,
+                    wanted,
+                }));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The database's clock, microseconds since the epoch.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub async fn time_us(&self) -> Result<i64, JournalError> {
+        let row = sqlx::query("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+}
+
+async fn bounded<T>(work: impl Future<Output = Result<T, sqlx::Error>> + Send) -> Result<T, JournalError> {
+    match tokio::time::timeout(STATEMENT_TIMEOUT, work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(JournalError::Timeout),
+    }
+}
+
+impl Journal for PgJournal {
+    async fn heads(&self) -> Result<Vec<Head>, JournalError> {
+        let rows = bounded(
+            sqlx::query(
+                "SELECT shard, epoch, seq, chain, lease_until >= clock_timestamp() FROM shard_head ORDER BY shard",
+            )
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        Ok(rows.iter().map(read_head).collect::<Result<_, _>>()?)
+    }
+
+    async fn acquire(&self, shard: u32, owner: &Owner) -> Result<Option<Head>, JournalError> {
+        let row = bounded(
+            sqlx::query(
+                "UPDATE shard_head SET epoch = epoch + 1, lease_owner = $2, lease_name = $3, \
+                 lease_until = clock_timestamp() + $4::bigint * interval '1 millisecond' \
+                 WHERE shard = $1 AND lease_until < clock_timestamp() RETURNING shard, epoch, seq, chain, true",
+            )
+            .bind(signed(shard))
+            .bind(owner.id)
+            .bind(&owner.name)
+            .bind(lease_ms())
+            .fetch_optional(&self.pool),
+        )
+        .await?;
+        Ok(row.as_ref().map(read_head).transpose()?)
+    }
+
+    async fn renew(&self, owner: &Owner, held: &[(u32, u64)]) -> Result<Vec<u32>, JournalError> {
+        let (shards, epochs) = columns(held);
+        let rows = bounded(
+            sqlx::query(
+                "UPDATE shard_head h SET lease_until = clock_timestamp() + $4::bigint * interval '1 millisecond' \
+                 FROM unnest($2::int[], $3::bigint[]) AS i(shard, epoch) \
+                 WHERE h.shard = i.shard AND h.epoch = i.epoch AND h.lease_owner = $1 RETURNING h.shard",
+            )
+            .bind(owner.id)
+            .bind(shards)
+            .bind(epochs)
+            .bind(lease_ms())
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        Ok(rows.iter().map(read_shard).collect::<Result<_, _>>()?)
+    }
+
+    async fn release(&self, owner: &Owner, held: &[(u32, u64)]) -> Result<(), JournalError> {
+        let (shards, epochs) = columns(held);
+        bounded(
+            sqlx::query(
+                "UPDATE shard_head h SET lease_until = '-infinity', lease_owner = NULL, lease_name = NULL \
+                 FROM unnest($2::int[], $3::bigint[]) AS i(shard, epoch) \
+                 WHERE h.shard = i.shard AND h.epoch = i.epoch AND h.lease_owner = $1",
+            )
+            .bind(owner.id)
+            .bind(shards)
+            .bind(epochs)
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn commit(&self, batches: &[Batch], dead: &[DeadLetter]) -> Result<Vec<Verdict>, JournalError> {
+        let shards: Vec<i32> = batches.iter().map(|batch| signed(batch.shard)).collect();
+        let epochs: Vec<i64> = batches.iter().map(|batch| big(batch.epoch)).collect();
+        let before: Vec<i64> = batches.iter().map(|batch| big(batch.sequence_before)).collect();
+        let last: Vec<i64> = batches.iter().map(|batch| big(batch.sequence)).collect();
+        let ids: Vec<Uuid> = batches.iter().map(|batch| batch.id).collect();
+        let bodies: Vec<&[u8]> = batches.iter().map(|batch| batch.body.as_ref()).collect();
+        let hashes: Vec<Vec<u8>> = batches
+            .iter()
+            .map(|batch| batch.state_hash.to_be_bytes().to_vec())
+            .collect();
+        let chains: Vec<&[u8]> = batches.iter().map(|batch| batch.chain.as_slice()).collect();
+        let dead_shards: Vec<i32> = dead.iter().map(|letter| signed(letter.shard)).collect();
+        let dead_digests: Vec<Vec<u8>> = dead
+            .iter()
+            .map(|letter| blake3::hash(&letter.body).as_bytes().to_vec())
+            .collect();
+        let dead_bodies: Vec<&[u8]> = dead.iter().map(|letter| letter.body.as_ref()).collect();
+        let dead_reasons: Vec<&str> = dead.iter().map(|letter| letter.reason).collect();
+        // One statement is one transaction and one round trip; a fenced shard does not hold back the others.
+        let committed = bounded(
+            sqlx::query(
+                "WITH input AS ( \
+                   SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::bytea[], $7::bytea[], $8::bytea[]) \
+                   AS i(shard, epoch, before, last, batch, body, state_hash, chain)), \
+                 head AS ( \
+                   UPDATE shard_head h SET seq = i.last, batch = i.batch, chain = i.chain \
+                   FROM input i WHERE h.shard = i.shard AND h.epoch = i.epoch AND h.seq = i.before RETURNING h.shard), \
+                 rows AS ( \
+                   INSERT INTO journal (shard, first_seq, last_seq, epoch, batch, body, state_hash, chain) \
+                   SELECT i.shard, i.before + 1, i.last, i.epoch, i.batch, i.body, i.state_hash, i.chain \
+                   FROM input i JOIN head USING (shard)), \
+                 dead AS ( \
+                   INSERT INTO dead_letters (shard, digest, body, reason) \
+                   SELECT * FROM unnest($9::int[], $10::bytea[], $11::bytea[], $12::text[]) ON CONFLICT (shard, digest) DO NOTHING) \
+                 SELECT shard FROM head",
+            )
+            .bind(&shards)
+            .bind(epochs)
+            .bind(before)
+            .bind(last)
+            .bind(ids)
+            .bind(bodies)
+            .bind(hashes)
+            .bind(chains)
+            .bind(dead_shards)
+            .bind(dead_digests)
+            .bind(dead_bodies)
+            .bind(dead_reasons)
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        let committed: Vec<u32> = committed.iter().map(read_shard).collect::<Result<_, _>>()?;
+        Ok(batches
+            .iter()
+            .map(|batch| {
+                if committed.contains(&batch.shard) {
+                    Verdict::Committed
+                } else {
+                    Verdict::Fenced
+                }
+            })
+            .collect())
+    }
+
+    async fn settle(&self, batch: &Batch) -> Result<Option<Verdict>, JournalError> {
+        // The row lock waits for a transaction of ours that the server may still be carrying out; a plain read would not see it.
+        let row = bounded(
+            sqlx::query("SELECT epoch, seq, batch FROM shard_head WHERE shard = $1 FOR UPDATE")
+                .bind(signed(batch.shard))
+                .fetch_one(&self.pool),
+        )
+        .await?;
+        let (epoch, sequence): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let last: Option<Uuid> = row.try_get(2)?;
+        if last == Some(batch.id) {
+            return Ok(Some(Verdict::Committed));
+        }
+        let unchanged = epoch == big(batch.epoch) && sequence == big(batch.sequence_before);
+        Ok(if unchanged { None } else { Some(Verdict::Fenced) })
+    }
+
+    async fn still_leads(&self, held: &[(u32, u64)]) -> Result<Vec<u32>, JournalError> {
+        let (shards, epochs) = columns(held);
+        let rows = bounded(
+            sqlx::query(
+                "SELECT h.shard FROM shard_head h JOIN unnest($1::int[], $2::bigint[]) AS i(shard, epoch) \
+                 ON h.shard = i.shard AND h.epoch = i.epoch",
+            )
+            .bind(shards)
+            .bind(epochs)
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        Ok(rows.iter().map(read_shard).collect::<Result<_, _>>()?)
+    }
+
+    async fn rows(&self, shard: u32, after: u64, limit: u32) -> Result<Vec<Row>, JournalError> {
+        let rows = bounded(
+            sqlx::query(
+                "SELECT first_seq, last_seq, body, state_hash, chain FROM journal \
+                 WHERE shard = $1 AND last_seq > $2 ORDER BY last_seq LIMIT $3",
+            )
+            .bind(signed(shard))
+            .bind(big(after))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        let read = |row: &PgRow| -> Result<Row, sqlx::Error> {
+            Ok(Row {
+                first: natural(row.try_get(0)?),
+                last: natural(row.try_get(1)?),
+                body: Bytes::from(row.try_get::<Vec<u8>, _>(2)?),
+                state_hash: hash(&row.try_get::<Vec<u8>, _>(3)?),
+                chain: digest(&row.try_get::<Vec<u8>, _>(4)?),
+            })
+        };
+        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    }
+
+    async fn snapshots(&self, shard: u32) -> Result<Vec<SnapshotHead>, JournalError> {
+        let rows = bounded(
+            sqlx::query("SELECT seq, state_hash, chain, chunks FROM snapshot_head WHERE shard = $1 ORDER BY seq DESC")
+                .bind(signed(shard))
+                .fetch_all(&self.pool),
+        )
+        .await?;
+        let read = |row: &PgRow| -> Result<SnapshotHead, sqlx::Error> {
+            Ok(SnapshotHead {
+                sequence: natural(row.try_get(0)?),
+                state_hash: hash(&row.try_get::<Vec<u8>, _>(1)?),
+                chain: digest(&row.try_get::<Vec<u8>, _>(2)?),
+                chunks: u32::try_from(row.try_get::<i32, _>(3)?).unwrap_or(0),
+            })
+        };
+        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    }
+
+    async fn chunk(&self, shard: u32, sequence: u64, n: u32) -> Result<Option<(Bytes, [u8; 32])>, JournalError> {
+        let row = bounded(
+            sqlx::query("SELECT body, digest FROM snapshot_chunk WHERE shard = $1 AND seq = $2 AND n = $3")
+                .bind(signed(shard))
+                .bind(big(sequence))
+                .bind(signed(n))
+                .fetch_optional(&self.pool),
+        )
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((
+            Bytes::from(row.try_get::<Vec<u8>, _>(0)?),
+            digest(&row.try_get::<Vec<u8>, _>(1)?),
+        )))
+    }
+
+    async fn write_snapshot(&self, shard: u32, head: &SnapshotHead, chunks: &[Bytes]) -> Result<(), JournalError> {
+        for (n, body) in chunks.iter().enumerate() {
+            bounded(
+                sqlx::query(
+                    "INSERT INTO snapshot_chunk (shard, seq, n, body, digest) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+                )
+                .bind(signed(shard))
+                .bind(big(head.sequence))
+                .bind(i32::try_from(n).expect("few chunks"))
+                .bind(body.as_ref())
+                .bind(blake3::hash(body).as_bytes().as_slice())
+                .execute(&self.pool),
+            )
+            .await?;
+        }
+        bounded(
+            sqlx::query(
+                "INSERT INTO snapshot_head (shard, seq, state_hash, chain, chunks) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            )
+            .bind(signed(shard))
+            .bind(big(head.sequence))
+            .bind(head.state_hash.to_be_bytes().as_slice())
+            .bind(head.chain.as_slice())
+            .bind(signed(head.chunks))
+            .execute(&self.pool),
+        )
+        .await?;
+        // Heads go first, so that a head always means a whole snapshot; then the chunks that no head names and no writer is at.
+        bounded(
+            sqlx::query(
+                "DELETE FROM snapshot_head WHERE shard = $1 AND seq NOT IN \
+                 (SELECT seq FROM snapshot_head WHERE shard = $1 ORDER BY seq DESC LIMIT $2)",
+            )
+            .bind(signed(shard))
+            .bind(SNAPSHOTS_KEPT)
+            .execute(&self.pool),
+        )
+        .await?;
+        bounded(
+            sqlx::query(
+                "DELETE FROM snapshot_chunk WHERE shard = $1 AND seq < (SELECT min(seq) FROM snapshot_head WHERE shard = $1)",
+            )
+            .bind(signed(shard))
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+fn read_head(row: &PgRow) -> Result<Head, sqlx::Error> {
+    Ok(Head {
+        shard: u32::try_from(row.try_get::<i32, _>(0)?).unwrap_or(0),
+        epoch: natural(row.try_get(1)?),
+        sequence: natural(row.try_get(2)?),
+        chain: digest(&row.try_get::<Vec<u8>, _>(3)?),
+        leased: row.try_get(4)?,
+    })
+}
+
+fn read_shard(row: &PgRow) -> Result<u32, sqlx::Error> {
+    Ok(u32::try_from(row.try_get::<i32, _>(0)?).unwrap_or(0))
+}
+
+fn columns(held: &[(u32, u64)]) -> (Vec<i32>, Vec<i64>) {
+    held.iter().map(|(shard, epoch)| (signed(*shard), big(*epoch))).unzip()
+}
+
+fn lease_ms() -> i64 {
+    i64::try_from(LEASE.as_millis()).expect("a few seconds")
+}
+
+fn signed(number: u32) -> i32 {
+    i32::try_from(number).expect("shards and chunks are few")
+}
+
+fn big(number: u64) -> i64 {
+    i64::try_from(number).expect("a sequence stays below 2^63")
+}
+
+fn natural(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn hash(bytes: &[u8]) -> u128 {
+    bytes.try_into().map(u128::from_be_bytes).unwrap_or(0)
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    bytes.try_into().unwrap_or([0; 32])
+}
+
+/// The hash that a row carries over itself and all before it.
+#[must_use]
+pub fn chain(before: &[u8; 32], sequence: u64, state_hash: u128, body: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before);
+    hasher.update(&sequence.to_be_bytes());
+    hasher.update(&state_hash.to_be_bytes());
+    hasher.update(body);
+    *hasher.finalize().as_bytes()
+}

@@ -1,0 +1,434 @@
+//! Leading one shard: peek, decide, commit, reply, publish, trim.
+//!
+//! While a batch commits the next one is peeked and decided; it is handed to the commit stage only when the one before is done, so the
+//! journal's order is the order of deciding. A reply leaves only after the commit of everything that was decided before it.
+
+use std::sync::Arc;
+
+use bus::shard::PRESENCE_EVERY;
+use bus::{Incoming, PriceEntry, Redis, ShardBus, prices};
+use bytes::Bytes;
+use contracts::bus::{JournalBatch, JournalEntry, Reply};
+use prost::Message as _;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::commit::{Committer, Pending};
+use crate::health::ShardMetrics;
+use crate::inbox::{self, EngineClock};
+use crate::journal::{Batch, DeadLetter, Head, Journal, JournalError, Verdict, chain};
+use crate::recover::Replica;
+use crate::shard::Shard;
+use crate::trace::{self, CallSpan};
+
+/// Most requests decided in one batch.
+const BATCH_MAX: usize = 512;
+/// How long after the last proof of leadership the shard is still shown as led.
+const PROOF_MAX: std::time::Duration = std::time::Duration::from_millis(1_500);
+/// Newest price batches that a new leader looks at to know the market, without firing on them.
+const NEWEST_PRICES: usize = 64;
+
+/// Why a leadership ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LeadError {
+    /// Somebody else leads the shard.
+    #[error("shard {shard}: another engine leads it now")]
+    Fenced {
+        /// Which.
+        shard: u32,
+    },
+    /// The journal could not be read while taking over.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// What the shards of a process share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Name of the process.
+    pub name: String,
+    /// Number of shards of the deployment.
+    pub shards: u32,
+    /// The bus.
+    pub redis: Redis,
+    /// The commit stage.
+    pub committer: Committer,
+    /// When the leases of this process were last proven to stand.
+    pub proven: watch::Receiver<Instant>,
+}
+
+/// One leadership.
+#[derive(Debug)]
+pub struct Leader<B> {
+    shared: Shared,
+    shard: Shard,
+    epoch: u64,
+    chain: [u8; 32],
+    bus: B,
+    clock: EngineClock,
+    prices: broadcast::Receiver<Arc<[PriceEntry]>>,
+    in_flight: Option<InFlight>,
+    metrics: ShardMetrics,
+}
+
+/// A batch on its way into the journal, and what is to be done once it is there.
+#[derive(Debug)]
+struct InFlight {
+    pending: Pending,
+    messages: Vec<Incoming>,
+    replies: Vec<(String, Reply)>,
+    entries: Vec<JournalEntry>,
+    spans: Vec<CallSpan>,
+    commit_span: tracing::Span,
+    decided: Instant,
+}
+
+impl<B: ShardBus> Leader<B> {
+    /// Takes over `replica`, which has everything up to `head`.
+    #[must_use]
+    pub fn new(
+        shared: Shared,
+        replica: Replica,
+        head: &Head,
+        bus: B,
+        prices: broadcast::Receiver<Arc<[PriceEntry]>>,
+    ) -> Self {
+        let metrics = ShardMetrics::new(head.shard);
+        Self {
+            shared,
+            shard: replica.shard,
+            epoch: head.epoch,
+            chain: replica.chain,
+            bus,
+            clock: EngineClock::default(),
+            prices,
+            in_flight: None,
+            metrics,
+        }
+    }
+
+    /// Leads until told to stop or fenced. On a stop everything decided is committed and answered first.
+    ///
+    /// # Errors
+    /// [`LeadError::Fenced`] when another engine leads.
+    pub async fn lead<J: Journal>(
+        mut self,
+        journal: &J,
+        catalogue: &[engine_core::Instrument],
+        stop: CancellationToken,
+    ) -> Result<Shard, LeadError> {
+        self.repair_events(journal).await?;
+        self.learn_prices().await;
+        let now = self.clock.now();
+        let configured = self.shard.configure(now, catalogue);
+        self.submit(Vec::new(), Vec::new(), configured, Vec::new(), Vec::new())
+            .await?;
+        self.show_presence().await;
+        let mut presence = tokio::time::interval(PRESENCE_EVERY);
+        presence.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let outcome = loop {
+            if stop.is_cancelled() {
+                break self.finish().await;
+            }
+            let progressed = match self.step().await {
+                Ok(progressed) => progressed,
+                Err(error) => break Err(error),
+            };
+            if presence.tick().now_or_never_ready() {
+                self.show_presence().await;
+            }
+            if progressed {
+                continue;
+            }
+            tokio::select! {
+                () = self.bus.wait() => {}
+                more = self.prices.recv() => self.take_prices(more).await?,
+                _ = presence.tick() => self.show_presence().await,
+                () = stop.cancelled() => {}
+            }
+        };
+        if let Err(error) = self.bus.hide_presence().await {
+            tracing::debug!(%error, "presence runs out by itself");
+        }
+        outcome.map(|()| self.shard)
+    }
+
+    /// One round; false when there was nothing to do.
+    async fn step(&mut self) -> Result<bool, LeadError> {
+        while let Ok(more) = self.prices.try_recv() {
+            self.take_prices(Ok(more)).await?;
+        }
+        let waiting = self.in_flight.as_ref().map_or(0, |batch| batch.messages.len());
+        let messages = match self.bus.peek(waiting, BATCH_MAX).await {
+            Ok(messages) => messages,
+            Err(error) => {
+                tracing::warn!(%error, shard = self.shard.number(), "queue: peek failed");
+                Vec::new()
+            }
+        };
+        if messages.is_empty() {
+            let had_work = self.in_flight.is_some();
+            self.finish().await?;
+            return Ok(had_work);
+        }
+        self.decide(messages).await?;
+        Ok(true)
+    }
+
+    /// Decides a batch of messages and hands it to the commit stage behind the one that is under way.
+    async fn decide(&mut self, messages: Vec<Incoming>) -> Result<(), LeadError> {
+        let now = self.clock.now();
+        let (mut replies, mut entries, mut dead, mut spans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for message in &messages {
+            match inbox::read(message, self.shard.number(), self.shared.shards) {
+                Ok(request) => {
+                    let span = trace::call_span(&request, self.shard.number());
+                    let handled = span.in_scope(|| self.shard.handle(now, &request));
+                    self.metrics.handled(&handled);
+                    entries.extend(handled.entry);
+                    replies.push((request.reply_to, handled.reply));
+                    spans.push(span);
+                }
+                Err(reason) => {
+                    tracing::warn!(reason, shard = self.shard.number(), "dead letter");
+                    self.metrics.dead_letter();
+                    dead.push(DeadLetter {
+                        shard: self.shard.number(),
+                        body: message.slice(..message.len().min(64 * 1024)),
+                        reason,
+                    });
+                }
+            }
+        }
+        self.submit(messages, replies, entries, dead, spans).await
+    }
+
+    /// Takes quotes; what they fire is committed like a batch of requests.
+    async fn take_prices(
+        &mut self,
+        more: Result<Arc<[PriceEntry]>, broadcast::error::RecvError>,
+    ) -> Result<(), LeadError> {
+        let missed;
+        let entries: &[PriceEntry] = match &more {
+            Ok(entries) => entries,
+            Err(_) => {
+                // This shard was slower than the feed for a while: read what it missed from the stream itself.
+                missed = prices::between(&self.shared.redis, self.shard.price_cursor(), "+")
+                    .await
+                    .unwrap_or_default();
+                &missed
+            }
+        };
+        let now = self.clock.now();
+        let mut fired = Vec::new();
+        for entry in entries {
+            if !prices::after(&entry.id, self.shard.price_cursor()) && !self.shard.price_cursor().is_empty() {
+                continue;
+            }
+            for quote in &entry.batch.quotes {
+                let observation = self.shard.observe(now, quote, &entry.batch.traceparent, &mut fired);
+                self.metrics.quote(observation);
+            }
+            self.shard.advance_price_cursor(&entry.id);
+        }
+        if fired.is_empty() {
+            return Ok(());
+        }
+        self.metrics.fired(&fired);
+        self.submit(Vec::new(), Vec::new(), fired, Vec::new(), Vec::new()).await
+    }
+
+    /// Waits for the batch under way, then hands over the next.
+    async fn submit(
+        &mut self,
+        messages: Vec<Incoming>,
+        replies: Vec<(String, Reply)>,
+        entries: Vec<JournalEntry>,
+        dead: Vec<DeadLetter>,
+        spans: Vec<CallSpan>,
+    ) -> Result<(), LeadError> {
+        self.finish().await?;
+        let commit_span = trace::commit_span(&spans, self.shard.number(), entries.len());
+        let pending = if entries.is_empty() && dead.is_empty() {
+            if replies.is_empty() {
+                return Ok(());
+            }
+            // Only answers from memory: they may leave if this process leads at this moment.
+            self.shared.committer.check(self.shard.number(), self.epoch).await
+        } else {
+            let batch = (!entries.is_empty()).then(|| self.batch(&entries));
+            self.shared.committer.commit(batch, dead).await
+        };
+        self.in_flight = Some(InFlight {
+            pending,
+            messages,
+            replies,
+            entries,
+            spans,
+            commit_span,
+            decided: Instant::now(),
+        });
+        Ok(())
+    }
+
+    fn batch(&mut self, entries: &[JournalEntry]) -> Batch {
+        let first = entries.first().map_or(0, |entry| entry.sequence);
+        let sequence = self.shard.sequence();
+        let body = JournalBatch {
+            entries: entries.to_vec(),
+            price_cursor: self.shard.price_cursor().to_owned(),
+        };
+        let body = Bytes::from(body.encode_to_vec());
+        let state_hash = self.shard.hash();
+        self.chain = chain(&self.chain, sequence, state_hash, &body);
+        Batch {
+            shard: self.shard.number(),
+            epoch: self.epoch,
+            sequence_before: first - 1,
+            sequence,
+            id: Uuid::new_v4(),
+            body,
+            state_hash,
+            chain: self.chain,
+        }
+    }
+
+    /// Waits for the batch under way; then answers, publishes and trims.
+    async fn finish(&mut self) -> Result<(), LeadError> {
+        let Some(batch) = self.in_flight.take() else {
+            return Ok(());
+        };
+        let verdict = batch.pending.verdict().instrument(batch.commit_span.clone()).await;
+        if verdict == Verdict::Fenced {
+            return Err(LeadError::Fenced {
+                shard: self.shard.number(),
+            });
+        }
+        self.metrics.committed(&batch.entries, batch.decided.elapsed());
+        // Redis may be away: the answers are then found by a repeat, the events by the next leader or a reader of the journal, and
+        // what was not trimmed is recognised.
+        if let Err(error) = self.bus.reply(&batch.replies).await {
+            tracing::warn!(%error, shard = self.shard.number(), "replies not sent");
+        }
+        for span in batch.spans {
+            span.replied();
+        }
+        if let Err(error) = self.bus.publish(&batch.entries).await {
+            tracing::warn!(%error, shard = self.shard.number(), "events not published");
+        }
+        match self.bus.trim(&batch.messages).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.metrics.trim_refused();
+                tracing::warn!(
+                    shard = self.shard.number(),
+                    "queue: it changed under us, nothing trimmed; repeats are recognised"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, shard = self.shard.number(), "queue: trim failed; repeats are recognised")
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes what was committed but not published by the leader before.
+    async fn repair_events<J: Journal>(&mut self, journal: &J) -> Result<(), LeadError> {
+        let published = match self.bus.published().await {
+            Ok(published) => published,
+            Err(error) => {
+                tracing::warn!(%error, shard = self.shard.number(), "event stream: not readable, readers will use the journal");
+                return Ok(());
+            }
+        };
+        if published > self.shard.sequence() {
+            tracing::warn!(
+                published,
+                sequence = self.shard.sequence(),
+                "event stream: it is ahead of the journal, so not its own; emptied"
+            );
+            if let Err(error) = self.bus.discard_events().await {
+                tracing::warn!(%error, "event stream: not emptied");
+            }
+        }
+        let kept = u64::try_from(bus::events::STREAM_LENGTH).unwrap_or(u64::MAX);
+        let mut after = if published > self.shard.sequence() {
+            0
+        } else {
+            published
+        };
+        after = after.max(self.shard.sequence().saturating_sub(kept));
+        while after < self.shard.sequence() {
+            let rows = journal.rows(self.shard.number(), after, 64).await?;
+            let Some(last) = rows.last().map(|row| row.last) else {
+                break;
+            };
+            for row in &rows {
+                if let Ok(batch) = JournalBatch::decode(row.body.clone()) {
+                    let missing: Vec<JournalEntry> = batch
+                        .entries
+                        .into_iter()
+                        .filter(|entry| entry.sequence > after)
+                        .collect();
+                    if let Err(error) = self.bus.publish(&missing).await {
+                        tracing::warn!(%error, "event stream: not repaired, readers will use the journal");
+                        return Ok(());
+                    }
+                }
+            }
+            after = last;
+        }
+        Ok(())
+    }
+
+    /// Learns the market: the newest quotes without firing on what was seen before, then what the leader before did not see.
+    async fn learn_prices(&mut self) {
+        let now = self.clock.now();
+        let cursor = self.shard.price_cursor().to_owned();
+        let newest = prices::newest(&self.shared.redis, NEWEST_PRICES)
+            .await
+            .unwrap_or_default();
+        for entry in newest
+            .iter()
+            .filter(|entry| cursor.is_empty() || !prices::after(&entry.id, &cursor))
+        {
+            entry.batch.quotes.iter().for_each(|quote| self.shard.learn(now, quote));
+        }
+        if cursor.is_empty() {
+            if let Some(last) = newest.last() {
+                self.shard.advance_price_cursor(&last.id);
+            }
+            return;
+        }
+        let missed = prices::between(&self.shared.redis, self.shard.price_cursor(), "+")
+            .await
+            .unwrap_or_default();
+        if let Err(error) = self.take_prices(Ok(missed.into())).await {
+            tracing::warn!(%error, "prices missed before the take-over were not applied");
+        }
+    }
+
+    async fn show_presence(&mut self) {
+        // Shown only while the journal takes our writes: with Postgres away, gateways stop queueing within seconds.
+        if self.shared.proven.borrow().elapsed() > PROOF_MAX {
+            return;
+        }
+        if let Err(error) = self.bus.show_presence(&self.shared.name).await {
+            tracing::debug!(%error, "presence not shown");
+        }
+    }
+}
+
+/// A timer that is looked at without waiting.
+trait NowOrNever {
+    fn now_or_never_ready(self) -> bool;
+}
+
+impl<F: Future> NowOrNever for F {
+    fn now_or_never_ready(self) -> bool {
+        futures::FutureExt::now_or_never(self).is_some()
+    }
+}

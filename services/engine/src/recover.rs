@@ -1,0 +1,169 @@
+//! Bringing a shard back: the newest snapshot that verifies, then the journal after it, every hash compared.
+
+use bytes::Bytes;
+use contracts::bus::{JournalBatch, SnapshotChunk};
+use prost::Message as _;
+
+use crate::journal::{Journal, JournalError, Row, SnapshotHead, chain};
+use crate::shard::{Corrupt, Shard};
+
+/// Most rows read at once.
+const ROWS_MAX: u32 = 512;
+
+/// Why a shard did not come back.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The journal cannot be read now.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal is damaged.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+/// A shard as of some row, with the journal's hash there.
+#[derive(Debug)]
+pub struct Replica {
+    /// The state.
+    pub shard: Shard,
+    /// Journal chain at its sequence.
+    pub chain: [u8; 32],
+}
+
+impl Replica {
+    /// A shard before its first entry.
+    #[must_use]
+    pub fn genesis(number: u32) -> Self {
+        Self {
+            shard: Shard::new(number),
+            chain: [0; 32],
+        }
+    }
+
+    /// Loads the newest snapshot that verifies; from the beginning when none does.
+    ///
+    /// # Errors
+    /// When the journal is away. A damaged snapshot is logged and the one before it is tried.
+    pub async fn from_snapshot<J: Journal>(journal: &J, number: u32) -> Result<Self, JournalError> {
+        for head in journal.snapshots(number).await? {
+            match load(journal, number, &head).await {
+                Ok(replica) => return Ok(replica),
+                Err(RecoverError::Journal(error)) => return Err(error),
+                Err(RecoverError::Corrupt(cause)) => {
+                    tracing::error!(%cause, sequence = head.sequence, "a snapshot is damaged; trying the one before it");
+                }
+            }
+        }
+        Ok(Self::genesis(number))
+    }
+
+    /// Folds in what the journal has beyond this replica, at most a batch of rows. Returns how many rows.
+    ///
+    /// # Errors
+    /// [`RecoverError`]; after `Corrupt` the replica is of no further use.
+    pub async fn advance<J: Journal>(&mut self, journal: &J) -> Result<usize, RecoverError> {
+        let rows = journal
+            .rows(self.shard.number(), self.shard.sequence(), ROWS_MAX)
+            .await?;
+        for row in &rows {
+            self.fold(row)?;
+        }
+        Ok(rows.len())
+    }
+
+    /// Folds in everything up to the end of the journal.
+    ///
+    /// # Errors
+    /// As [`Replica::advance`].
+    pub async fn catch_up<J: Journal>(&mut self, journal: &J) -> Result<(), RecoverError> {
+        while self.advance(journal).await? > 0 {}
+        Ok(())
+    }
+
+    fn fold(&mut self, row: &Row) -> Result<(), Corrupt> {
+        let number = self.shard.number();
+        let chained = chain(&self.chain, row.last, row.state_hash, &row.body);
+        if chained != row.chain {
+            return Err(Corrupt::Digest {
+                shard: number,
+                sequence: row.first,
+                what: "a journal row".to_owned(),
+            });
+        }
+        let batch = JournalBatch::decode(row.body.clone()).map_err(|cause| Corrupt::Entry {
+            shard: number,
+            sequence: row.first,
+            what: cause.to_string(),
+        })?;
+        self.shard.replay(&batch)?;
+        if self.shard.sequence() != row.last {
+            return Err(Corrupt::Gap {
+                shard: number,
+                before: row.last,
+                found: self.shard.sequence(),
+            });
+        }
+        let ours = self.shard.hash();
+        if ours != row.state_hash {
+            return Err(Corrupt::Hash {
+                shard: number,
+                sequence: row.last,
+                ours,
+                journal: row.state_hash,
+            });
+        }
+        self.chain = chained;
+        Ok(())
+    }
+
+    /// What a snapshot of this replica consists of.
+    #[must_use]
+    pub fn snapshot(&self) -> (SnapshotHead, Vec<Bytes>) {
+        let chunks: Vec<Bytes> = self
+            .shard
+            .chunks()
+            .iter()
+            .map(|chunk| Bytes::from(chunk.encode_to_vec()))
+            .collect();
+        let head = SnapshotHead {
+            sequence: self.shard.sequence(),
+            state_hash: self.shard.hash(),
+            chain: self.chain,
+            chunks: u32::try_from(chunks.len()).expect("few chunks"),
+        };
+        (head, chunks)
+    }
+}
+
+async fn load<J: Journal>(journal: &J, number: u32, head: &SnapshotHead) -> Result<Replica, RecoverError> {
+    let damaged = |what: &str| Corrupt::Digest {
+        shard: number,
+        sequence: head.sequence,
+        what: what.to_owned(),
+    };
+    let mut chunks = Vec::new();
+    for n in 0..head.chunks {
+        let (body, digest) = journal
+            .chunk(number, head.sequence, n)
+            .await?
+            .ok_or_else(|| damaged(&format!("chunk {n}, which is missing,")))?;
+        if blake3::hash(&body).as_bytes() != &digest {
+            return Err(damaged(&format!("chunk {n}")).into());
+        }
+        chunks.push(SnapshotChunk::decode(body).map_err(|_| damaged(&format!("chunk {n}")))?);
+    }
+    let shard = Shard::restore(number, head.sequence, chunks)?;
+    if shard.hash() != head.state_hash {
+        return Err(Corrupt::Hash {
+            shard: number,
+            sequence: head.sequence,
+            ours: shard.hash(),
+            journal: head.state_hash,
+        }
+        .into());
+    }
+    Ok(Replica {
+        shard,
+        chain: head.chain,
+    })
+}

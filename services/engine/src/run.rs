@@ -1,0 +1,325 @@
+//! The process: checks what it stands on, follows every shard, leads those that nobody leads, and leaves in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bus::{BusError, PriceEntry, PriceReader, RedisShardBus};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::commit::{Committer, ask_until_answered};
+use crate::config::Config;
+use crate::follow::{self, Replicas};
+use crate::health::Status;
+use crate::inbox::{self, SKEW_MAX};
+use crate::journal::{Head, Journal as _, JournalError, LEASE_RENEW, Owner, PgJournal, UnsafeSetting};
+use crate::lead::{LeadError, Leader, Shared};
+use crate::recover::{RecoverError, Replica};
+use crate::shard::{Corrupt, Shard};
+
+/// How often unled shards are looked for.
+const LOOK_FOR_SHARDS: std::time::Duration = std::time::Duration::from_millis(250);
+/// Connections to Postgres: commit, check, renew, follow, recover, and two to spare.
+const CONNECTIONS: u32 = 8;
+/// Price batches that a slow shard may be behind before it reads them from the stream itself.
+const PRICES_BUFFERED: usize = 256;
+
+/// Why the engine stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Another engine took a shard over while this one believed to lead it.
+    #[error(transparent)]
+    Fenced(LeadError),
+    /// The journal does not replay to the state its writer had.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// The database would lose what it acknowledged.
+    #[error(transparent)]
+    UnsafeSetting(#[from] UnsafeSetting),
+    /// Clocks do not agree at the start.
+    #[error(
+        "the clocks of this machine, Postgres and Redis are {apart_ms} ms apart, at most {limit_ms} ms are allowed: synchronise them"
+    )]
+    Clock {
+        /// Largest difference seen. Milliseconds.
+        apart_ms: i64,
+        /// Largest allowed. Milliseconds.
+        limit_ms: u128,
+    },
+    /// The journal cannot be reached at the start.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The bus cannot be reached at the start.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+impl EngineError {
+    /// The process's exit code: 3 fenced, 4 corrupt, 5 unsafe database settings, 6 clock, 1 otherwise.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Fenced(_) => 3,
+            Self::Corrupt(_) => 4,
+            Self::UnsafeSetting(_) => 5,
+            Self::Clock { .. } => 6,
+            Self::Journal(_) | Self::Bus(_) => 1,
+        }
+    }
+}
+
+/// Runs an engine until `shutdown`, telling `status` which shards it leads.
+///
+/// # Errors
+/// [`EngineError`]; its exit code says what kind.
+pub async fn run(
+    config: Config,
+    status: watch::Sender<Status>,
+    shutdown: CancellationToken,
+) -> Result<(), EngineError> {
+    let journal = PgJournal::connect(&config.database, CONNECTIONS).await?;
+    journal.check_settings().await??;
+    check_clocks(&config, &journal).await?;
+    let shards = journal.shards().await?;
+    let owner = Owner {
+        id: Uuid::new_v4(),
+        name: config.name.clone(),
+    };
+
+    // What leaders stand on ends after they have, so it has a token of its own.
+    let ground = CancellationToken::new();
+    let _ends = ground.clone().drop_guard();
+    let (proof, proven) = watch::channel(Instant::now());
+    let (prices, _) = broadcast::channel(PRICES_BUFFERED);
+    let committer = Committer::start(journal.clone(), ground.clone());
+    let replicas = Replicas::default();
+    tokio::spawn(
+        ground
+            .clone()
+            .run_until_cancelled_owned(read_prices(config.clone(), prices.clone())),
+    );
+    let mut follower = JoinSet::new();
+    follower.spawn(follow::follow(journal.clone(), replicas.clone(), config.snapshots));
+
+    let shared = Shared {
+        name: config.name.clone(),
+        shards,
+        redis: config.redis.clone(),
+        committer,
+        proven,
+    };
+    let mut host = Host {
+        connection: config.redis.commands().await?,
+        config,
+        journal,
+        owner,
+        shared,
+        prices,
+        replicas,
+        led: BTreeMap::new(),
+        leaders: JoinSet::new(),
+        stop_leaders: CancellationToken::new(),
+        status,
+        proof,
+    };
+    let outcome = host.serve(&mut follower, &shutdown).await;
+    host.leave().await;
+    outcome
+}
+
+/// A process that leads shards.
+struct Host {
+    config: Config,
+    journal: PgJournal,
+    owner: Owner,
+    shared: Shared,
+    connection: bus::connect::Commands,
+    prices: broadcast::Sender<Arc<[PriceEntry]>>,
+    replicas: Replicas,
+    led: BTreeMap<u32, u64>,
+    leaders: JoinSet<(u32, Result<Shard, LeadError>)>,
+    stop_leaders: CancellationToken,
+    status: watch::Sender<Status>,
+    proof: watch::Sender<Instant>,
+}
+
+impl Host {
+    async fn serve(
+        &mut self,
+        follower: &mut JoinSet<Result<std::convert::Infallible, Corrupt>>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), EngineError> {
+        let mut looks = tokio::time::interval(LOOK_FOR_SHARDS);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut renewals = tokio::time::interval(LEASE_RENEW);
+        renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = renewals.tick() => self.renew().await?,
+                _ = looks.tick() => self.take_unled_shards().await?,
+                Some(ended) = self.leaders.join_next() => self.leader_ended(ended)?,
+                Some(ended) = follower.join_next() => match ended {
+                    Ok(Ok(never)) => match never {},
+                    Ok(Err(cause)) => return Err(cause.into()),
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), EngineError> {
+        let held: Vec<(u32, u64)> = self.led.iter().map(|(shard, epoch)| (*shard, *epoch)).collect();
+        let asked = Instant::now();
+        match self.journal.renew(&self.owner, &held).await {
+            Ok(kept) => {
+                self.proof.send_replace(asked);
+                if let Some((shard, _)) = held.iter().find(|(shard, _)| !kept.contains(shard)) {
+                    return Err(EngineError::Fenced(LeadError::Fenced { shard: *shard }));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "leases not renewed"),
+        }
+        Ok(())
+    }
+
+    async fn take_unled_shards(&mut self) -> Result<(), EngineError> {
+        let heads = match self.journal.heads().await {
+            Ok(heads) => heads,
+            Err(error) => {
+                tracing::warn!(%error, "shards not looked for");
+                return Ok(());
+            }
+        };
+        for head in heads {
+            if head.leased || self.led.contains_key(&head.shard) {
+                continue;
+            }
+            match self.journal.acquire(head.shard, &self.owner).await {
+                Ok(Some(head)) => self.take_over(head).await?,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, shard = head.shard, "lease not taken"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts leading a shard whose lease was just taken.
+    async fn take_over(&mut self, head: Head) -> Result<(), EngineError> {
+        let started = Instant::now();
+        let mut replica = match self.replicas.take(head.shard).await {
+            Some(replica) => replica,
+            None => ask_until_answered(|| Replica::from_snapshot(&self.journal, head.shard)).await,
+        };
+        loop {
+            match replica.catch_up(&self.journal).await {
+                Ok(()) => break,
+                Err(RecoverError::Corrupt(cause)) => return Err(cause.into()),
+                Err(RecoverError::Journal(error)) => {
+                    tracing::warn!(%error, shard = head.shard, "recovery: the journal is away")
+                }
+            }
+        }
+        if (replica.shard.sequence(), replica.chain) != (head.sequence, head.chain) {
+            // The head moved between taking the lease and reading the rows: somebody leads under a newer epoch.
+            return Err(EngineError::Fenced(LeadError::Fenced { shard: head.shard }));
+        }
+        tracing::info!(
+            shard = head.shard,
+            epoch = head.epoch,
+            sequence = head.sequence,
+            trades = replica.shard.state().open_trades(),
+            took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "leading"
+        );
+        let bus = RedisShardBus::new(self.shared.redis.clone(), self.connection.clone(), head.shard);
+        let leader = Leader::new(self.shared.clone(), replica, &head, bus, self.prices.subscribe());
+        let (journal, catalogue, stop, shard) = (
+            self.journal.clone(),
+            self.config.instruments.clone(),
+            self.stop_leaders.clone(),
+            head.shard,
+        );
+        self.leaders
+            .spawn(async move { (shard, leader.lead(&journal, &catalogue, stop).await) });
+        self.led.insert(head.shard, head.epoch);
+        self.tell();
+        Ok(())
+    }
+
+    fn leader_ended(
+        &mut self,
+        ended: Result<(u32, Result<Shard, LeadError>), tokio::task::JoinError>,
+    ) -> Result<(), EngineError> {
+        let (shard, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        self.led.remove(&shard);
+        self.tell();
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(LeadError::Journal(error)) => {
+                tracing::warn!(%error, shard, "leadership given up; it will be taken again");
+                Ok(())
+            }
+            Err(fenced @ LeadError::Fenced { .. }) => Err(EngineError::Fenced(fenced)),
+        }
+    }
+
+    /// Lets every leader finish what it decided, then gives the leases back.
+    async fn leave(&mut self) {
+        let held: Vec<(u32, u64)> = self.led.iter().map(|(shard, epoch)| (*shard, *epoch)).collect();
+        self.stop_leaders.cancel();
+        while let Some(ended) = self.leaders.join_next().await {
+            if let Ok((shard, Err(error))) = ended {
+                tracing::warn!(%error, shard, "leadership ended while leaving");
+            }
+        }
+        if let Err(error) = self.journal.release(&self.owner, &held).await {
+            tracing::warn!(%error, "leases not given back; they run out by themselves");
+        }
+        self.led.clear();
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let leads = self.led.keys().copied().collect();
+        self.status.send_replace(Status { leads });
+    }
+}
+
+async fn read_prices(config: Config, out: broadcast::Sender<Arc<[PriceEntry]>>) {
+    // From now on; a leader reads what lies between its journaled cursor and here by itself.
+    let mut reader = PriceReader::grouped(config.redis, &format!("engine:{}", config.name), String::new());
+    loop {
+        let entries = reader.next().await;
+        if !entries.is_empty() {
+            // No receiver: nothing is led yet.
+            let _unheard = out.send(entries.into());
+        }
+    }
+}
+
+async fn check_clocks(config: &Config, journal: &PgJournal) -> Result<(), EngineError> {
+    let asked = Instant::now();
+    let clocks = [
+        journal.time_us().await?,
+        config.redis.time_us().await?,
+        inbox::wall_us(),
+    ];
+    // What the questions took is not a difference between clocks.
+    let took = i64::try_from(asked.elapsed().as_micros()).unwrap_or(i64::MAX);
+    let apart = clocks.iter().max().unwrap_or(&0) - clocks.iter().min().unwrap_or(&0) - took;
+    let limit = SKEW_MAX.as_millis();
+    if apart / 1_000 > i64::try_from(limit).unwrap_or(i64::MAX) {
+        return Err(EngineError::Clock {
+            apart_ms: apart / 1_000,
+            limit_ms: limit,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Traces through the engine: the caller's context comes in the envelope, each call gets a span from deciding to replying, and each
+//! commit one that links to the calls it carries.
+
+use std::collections::HashMap;
+
+use contracts::bus::Request;
+use opentelemetry::trace::TraceContextExt as _;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+/// The span of one call, open until its reply was sent. Costs nothing when the caller is not traced.
+#[derive(Debug)]
+pub struct CallSpan(Span);
+
+impl CallSpan {
+    /// Runs work inside it.
+    pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.0.in_scope(work)
+    }
+
+    /// The reply is on its way; ends the span.
+    pub fn replied(self) {
+        self.0.in_scope(|| tracing::trace!("replied"));
+    }
+}
+
+/// Opens the span of a call under its caller's; none when the caller sent no sampled context.
+#[must_use]
+pub fn call_span(request: &Request, shard: u32) -> CallSpan {
+    // "00-<trace>-<span>-<flags>": the lowest bit of the flags says that the caller records.
+    let sampled = request
+        .traceparent
+        .as_bytes()
+        .last()
+        .is_some_and(|flags| flags & 1 == 1);
+    if !sampled {
+        return CallSpan(Span::none());
+    }
+    let span = tracing::info_span!(
+        "process requests",
+        otel.kind = "consumer",
+        messaging.system = "redis",
+        messaging.operation.type = "process",
+        messaging.destination.name = "requests",
+        messaging.destination.partition.id = shard,
+    );
+    let carried = HashMap::from([("traceparent".to_owned(), request.traceparent.clone())]);
+    let parent = opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&carried));
+    if let Err(error) = span.set_parent(parent) {
+        tracing::debug!(%error, "trace context not taken over");
+    }
+    CallSpan(span)
+}
+
+/// Opens the span of a commit: a child of the first call in the batch, linked to the others.
+#[must_use]
+pub fn commit_span(calls: &[CallSpan], shard: u32, entries: usize) -> Span {
+    let mut traced = calls.iter().filter(|call| !call.0.is_none());
+    let Some(first) = traced.next() else {
+        return Span::none();
+    };
+    let span = tracing::info_span!(
+        parent: &first.0,
+        "commit journal",
+        otel.kind = "client",
+        db.system.name = "postgresql",
+        fulcrum.shard = shard,
+        fulcrum.entries = entries,
+    );
+    for other in traced {
+        span.add_link(other.0.context().span().span_context().clone());
+    }
+    span
+}

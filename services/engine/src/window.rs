@@ -1,0 +1,334 @@
+//! The repeat window: every operation of the last day with its first answer, so that none executes twice.
+//!
+//! An operation is found by who sent it and by its `request_id`. Because a `request_id` carries its own time, the window can be bounded
+//! and still be safe: what is older than the [`Window::horizon_ms`] is refused, never executed, so an entry that left the window cannot
+//! come back as new. The window is a function of the journal: a replay arrives at the same one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use contracts::bus::operation_record::Outcome;
+use contracts::bus::{OperationRecord, WindowEntry};
+use engine_core::Timestamp;
+use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+/// How long an operation is remembered. Milliseconds.
+pub const WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
+/// Most operations remembered by one shard; past it the window gets shorter than a day.
+pub const OPERATIONS_MAX: usize = 5_000_000;
+/// Operations leave the window by the minute of their id.
+const BUCKET_MS: u64 = 60_000;
+
+/// Who sent an operation, and its id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OperationKey {
+    /// The token's subject.
+    pub principal: Arc<str>,
+    /// The UUIDv7 as a number.
+    pub request_id: u128,
+}
+
+impl OperationKey {
+    /// When the id was made, milliseconds since the epoch.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        contracts::request_id::time_ms(uuid::Uuid::from_u128(self.request_id))
+    }
+}
+
+/// An operation with its first answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered {
+    /// Journal sequence.
+    pub sequence: u64,
+    /// Engine time.
+    pub at: Timestamp,
+    /// The operation as journaled.
+    pub record: OperationRecord,
+}
+
+/// What the window knows of an operation.
+#[derive(Debug, PartialEq)]
+pub enum Lookup<'a> {
+    /// Never seen, and young enough to be executed.
+    New,
+    /// Seen with the same command.
+    Repeat(&'a Remembered),
+    /// Seen with another command.
+    Reused,
+    /// Too old to tell: not to be executed.
+    Expired,
+}
+
+/// The operations of the last day.
+#[derive(Debug)]
+pub struct Window {
+    entries: HashMap<OperationKey, Remembered>,
+    buckets: BTreeMap<u64, Vec<OperationKey>>,
+    horizon_ms: u64,
+    operations_max: usize,
+    hash: u128,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::with_capacity(OPERATIONS_MAX)
+    }
+}
+
+impl Window {
+    /// A window of at most `operations_max` operations.
+    #[must_use]
+    pub fn with_capacity(operations_max: usize) -> Self {
+        Self {
+            entries: HashMap::new(),
+            buckets: BTreeMap::new(),
+            horizon_ms: 0,
+            operations_max,
+            hash: 0,
+        }
+    }
+
+    /// Ids made before this are refused. Milliseconds since the epoch.
+    #[must_use]
+    pub fn horizon_ms(&self) -> u64 {
+        self.horizon_ms
+    }
+
+    /// How many operations it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Sum of the hashes of its entries.
+    #[must_use]
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// What is known of an operation whose command hashes to `payload_hash`.
+    #[must_use]
+    pub fn lookup(&self, key: &OperationKey, payload_hash: &[u8], at: Timestamp) -> Lookup<'_> {
+        match self.entries.get(key) {
+            Some(seen) if seen.record.payload_hash == payload_hash => Lookup::Repeat(seen),
+            Some(_) => Lookup::Reused,
+            None if key.time_ms() < self.horizon_at(at) => Lookup::Expired,
+            None => Lookup::New,
+        }
+    }
+
+    /// The operation, whatever its command was.
+    #[must_use]
+    pub fn get(&self, key: &OperationKey) -> Option<&Remembered> {
+        self.entries.get(key)
+    }
+
+    /// Remembers an operation, and forgets what is too old or too much.
+    pub fn insert(&mut self, sequence: u64, at: Timestamp, record: OperationRecord) {
+        self.place(Remembered { sequence, at, record });
+        self.horizon_ms = self.horizon_at(at);
+        while let Some(bucket) = self.buckets.first_entry() {
+            let bucket_end = (*bucket.key() + 1) * BUCKET_MS;
+            let full = self.entries.len() > self.operations_max;
+            if bucket_end > self.horizon_ms && !full {
+                break;
+            }
+            // The horizon moves first: an id in this minute is refused from now on, so forgetting it is safe.
+            self.horizon_ms = self.horizon_ms.max(bucket_end);
+            for key in bucket.remove() {
+                if let Some(forgotten) = self.entries.remove(&key) {
+                    self.hash = self.hash.wrapping_sub(hash_of(&forgotten));
+                }
+            }
+        }
+    }
+
+    /// Puts an entry of a snapshot back, with the horizon that goes with it set by [`Window::set_horizon`].
+    pub fn restore(&mut self, entry: WindowEntry) -> Option<()> {
+        let at = Timestamp::from_micros(i64::try_from(entry.at_us).ok()?);
+        self.place(Remembered {
+            sequence: entry.sequence,
+            at,
+            record: entry.operation?,
+        });
+        Some(())
+    }
+
+    /// Sets the horizon of a snapshot.
+    pub fn set_horizon(&mut self, horizon_ms: u64) {
+        self.horizon_ms = horizon_ms;
+    }
+
+    /// Everything it holds, by the minute of the id.
+    pub fn entries(&self) -> impl Iterator<Item = WindowEntry> + '_ {
+        self.buckets
+            .values()
+            .flatten()
+            .filter_map(|key| self.entries.get(key))
+            .map(|seen| WindowEntry {
+                sequence: seen.sequence,
+                at_us: micros(seen.at),
+                operation: Some(seen.record.clone()),
+            })
+    }
+
+    fn place(&mut self, remembered: Remembered) {
+        let Some(key) = key_of(&remembered.record) else { return };
+        self.hash = self.hash.wrapping_add(hash_of(&remembered));
+        self.buckets
+            .entry(key.time_ms() / BUCKET_MS)
+            .or_default()
+            .push(key.clone());
+        if let Some(replaced) = self.entries.insert(key, remembered) {
+            // Only a journal that holds one operation twice can bring us here; the recorder's unique key tells it to people.
+            self.hash = self.hash.wrapping_sub(hash_of(&replaced));
+            tracing::error!(sequence = replaced.sequence, "an operation stands in the journal twice");
+        }
+    }
+
+    fn horizon_at(&self, at: Timestamp) -> u64 {
+        let now_ms = micros(at) / 1000;
+        self.horizon_ms.max(now_ms.saturating_sub(WINDOW_MS))
+    }
+}
+
+/// The key of a journaled operation; nothing when its id is not 16 bytes.
+#[must_use]
+pub fn key_of(record: &OperationRecord) -> Option<OperationKey> {
+    let id: [u8; 16] = record.request_id.as_ref().try_into().ok()?;
+    Some(OperationKey {
+        principal: record.principal.as_str().into(),
+        request_id: u128::from_be_bytes(id),
+    })
+}
+
+/// Engine time as the wire has it.
+#[must_use]
+pub fn micros(at: Timestamp) -> u64 {
+    u64::try_from(at.micros()).unwrap_or(0)
+}
+
+fn hash_of(remembered: &Remembered) -> u128 {
+    xxh3_128_with_seed(&remembered.record.encode_to_vec(), remembered.sequence)
+}
+
+/// Whether an outcome is remembered: what is told "nothing happened, send it again" must stay able to happen.
+#[must_use]
+pub fn is_final(outcome: &Outcome) -> bool {
+    use contracts::v1::ErrorReason;
+    match outcome {
+        Outcome::Response(_) => true,
+        Outcome::Failure(failure) => !matches!(
+            failure.reason(),
+            ErrorReason::StalePrice | ErrorReason::InvalidField | ErrorReason::NotAccepted | ErrorReason::Expired
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: u64 = WINDOW_MS;
+    const T0: u64 = 1_700_000_000_000;
+
+    fn id(time_ms: u64, n: u64) -> u128 {
+        (u128::from(time_ms) << 80) | (7 << 76) | (2 << 62) | u128::from(n)
+    }
+
+    fn at(time_ms: u64) -> Timestamp {
+        Timestamp::from_micros(i64::try_from(time_ms * 1000).unwrap())
+    }
+
+    fn record(principal: &str, request_id: u128, payload: &[u8]) -> OperationRecord {
+        OperationRecord {
+            principal: principal.to_owned(),
+            request_id: request_id.to_be_bytes().to_vec().into(),
+            payload_hash: payload.to_vec().into(),
+            outcome: Some(Outcome::Response(b"first".to_vec().into())),
+            ..OperationRecord::default()
+        }
+    }
+
+    fn key(principal: &str, request_id: u128) -> OperationKey {
+        OperationKey {
+            principal: principal.into(),
+            request_id,
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_recognised_and_a_reuse_too() {
+        let mut window = Window::default();
+        window.insert(1, at(T0), record("alice", id(T0, 1), b"a"));
+        assert!(
+            matches!(window.lookup(&key("alice", id(T0, 1)), b"a", at(T0)), Lookup::Repeat(seen) if seen.sequence == 1)
+        );
+        assert_eq!(window.lookup(&key("alice", id(T0, 1)), b"b", at(T0)), Lookup::Reused);
+    }
+
+    #[test]
+    fn the_same_id_of_another_principal_is_another_operation() {
+        let mut window = Window::default();
+        window.insert(1, at(T0), record("alice", id(T0, 1), b"a"));
+        assert_eq!(window.lookup(&key("bob", id(T0, 1)), b"a", at(T0)), Lookup::New);
+    }
+
+    #[test]
+    fn what_left_the_window_is_refused_never_new() {
+        let mut window = Window::default();
+        window.insert(1, at(T0), record("alice", id(T0, 1), b"a"));
+        let later = T0 + DAY_MS + 120_000;
+        window.insert(2, at(later), record("alice", id(later, 2), b"b"));
+        assert_eq!(window.len(), 1);
+        assert_eq!(
+            window.lookup(&key("alice", id(T0, 1)), b"a", at(later)),
+            Lookup::Expired
+        );
+    }
+
+    #[test]
+    fn a_full_window_gets_shorter_instead_of_forgetting_silently() {
+        let mut window = Window::with_capacity(10);
+        for n in 0..100 {
+            let time = T0 + n * BUCKET_MS;
+            window.insert(n + 1, at(time), record("alice", id(time, n), b"a"));
+            assert!(window.len() <= 10);
+        }
+        for n in 0..100 {
+            let time = T0 + n * BUCKET_MS;
+            let found = window.lookup(&key("alice", id(time, n)), b"a", at(T0 + 99 * BUCKET_MS));
+            assert!(!matches!(found, Lookup::New | Lookup::Reused), "{n}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_restored_window_is_the_same_window() {
+        let mut window = Window::with_capacity(50);
+        for n in 0..200 {
+            let time = T0 + n * 7_000;
+            window.insert(n + 1, at(time), record("alice", id(time, n), b"a"));
+        }
+        let mut restored = Window::with_capacity(50);
+        restored.set_horizon(window.horizon_ms());
+        for entry in window.entries() {
+            restored.restore(entry).unwrap();
+        }
+        assert_eq!(
+            (restored.hash(), restored.len(), restored.horizon_ms()),
+            (window.hash(), window.len(), window.horizon_ms())
+        );
+        let time = T0 + 200 * 7_000;
+        window.insert(201, at(time), record("alice", id(time, 200), b"a"));
+        restored.insert(201, at(time), record("alice", id(time, 200), b"a"));
+        assert_eq!(restored.hash(), window.hash());
+    }
+}
