@@ -100,6 +100,12 @@ pub enum Refusal {
         /// The field, dotted from the root of the body.
         field: String,
     },
+    /// The JSON gives a field twice, perhaps once under each of its names.
+    #[error("field '{field}' is given twice in the body")]
+    BodyFieldRepeated {
+        /// The field, dotted from the root of the body.
+        field: String,
+    },
     /// The body is not JSON, or not of the message's shape.
     #[error("invalid body: {cause}")]
     BodyInvalid {
@@ -151,6 +157,7 @@ impl Refusal {
             | Self::BodyUnreadable
             | Self::BodyUnexpected
             | Self::BodyFieldUnknown { .. }
+            | Self::BodyFieldRepeated { .. }
             | Self::BodyInvalid { .. }
             | Self::BodyTooDeep { .. }
             | Self::HeaderInvalid { .. } => StatusCode::BAD_REQUEST,
@@ -176,6 +183,7 @@ impl Refusal {
             | Self::BodyUnreadable
             | Self::BodyUnexpected
             | Self::BodyFieldUnknown { .. }
+            | Self::BodyFieldRepeated { .. }
             | Self::BodyInvalid { .. }
             | Self::BodyTooDeep { .. }
             | Self::HeaderInvalid { .. } => Code::InvalidArgument,
@@ -200,6 +208,7 @@ impl Refusal {
             Self::MediaTypeUnsupported { .. } => "MEDIA_TYPE_UNSUPPORTED",
             Self::CodingUnsupported { .. } => "CONTENT_CODING_UNSUPPORTED",
             Self::BodyFieldUnknown { .. } => "BODY_FIELD_UNKNOWN",
+            Self::BodyFieldRepeated { .. } => "BODY_FIELD_REPEATED",
             Self::BodyInvalid { .. } => "BODY_INVALID",
             Self::BodyTooDeep { .. } => "BODY_TOO_DEEP",
             Self::HeaderInvalid { .. } => "HEADER_INVALID",
@@ -215,6 +224,7 @@ impl Refusal {
             | Self::PathConflict { field }
             | Self::OneofConflict { field, .. }
             | Self::BodyFieldUnknown { field }
+            | Self::BodyFieldRepeated { field }
             | Self::BodyInvalid { field, .. } => Some(field),
             Self::HeaderInvalid { name, .. } => Some(name),
             Self::PathUnknown

@@ -21,7 +21,12 @@ pub(crate) enum PathError {
     Unknown { message: String, name: String },
     #[error("'{name}' is not a singular message, so it has no fields to set")]
     NotAMessage { name: String },
+    #[error("more than {STEPS_MAX} steps")]
+    TooLong,
 }
+
+/// How far a path goes down: recursive messages would let a URL build one that no decoder takes.
+const STEPS_MAX: usize = 32;
 
 /// The oneof of a field already has another member set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +40,9 @@ impl FieldPath {
         let mut steps: Vec<FieldDescriptor> = Vec::new();
         let mut message = message.clone();
         for name in dotted.split('.') {
+            if steps.len() == STEPS_MAX {
+                return Err(PathError::TooLong);
+            }
             if let Some(parent) = steps.last() {
                 message = match parent.kind() {
                     Kind::Message(inner) if !parent.is_list() && !parent.is_map() => inner,

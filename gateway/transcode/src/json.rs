@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::error::Refusal;
 use crate::options::{JsonOptions, Limits, Unknown};
+use crate::shape;
 
 /// Reads and writes messages the way the options say.
 #[derive(Clone, Debug)]
@@ -33,20 +34,22 @@ impl Json {
 
     /// Reads a whole message.
     pub fn read(&self, descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, Refusal> {
-        if is_deeper(text, self.depth_max) {
-            return Err(Refusal::BodyTooDeep {
-                depth_max: self.depth_max,
-            });
-        }
+        shape::check(text, descriptor, self.unknown_fields, self.depth_max)?;
+        self.read_checked(descriptor, text)
+    }
+
+    fn read_checked(&self, descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, Refusal> {
         let mut source = serde_json::Deserializer::from_slice(text);
         let mut track = serde_path_to_error::Track::new();
         let tracked = serde_path_to_error::Deserializer::new(&mut source, &mut track);
         let read = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, &self.read);
         match read.and_then(|message| source.end().map(|()| message)) {
             Ok(message) => Ok(message),
-            Err(cause) => self
-                .read_again(descriptor, text)
-                .ok_or_else(|| self.explain(descriptor, text, &track.path(), &cause)),
+            Err(cause) => self.read_again(descriptor, text).ok_or_else(|| {
+                let place = track.path().to_string();
+                // That is how a path of no steps is written.
+                body_invalid(if place == "." { String::new() } else { place }, &cause.to_string())
+            }),
         }
     }
 
@@ -66,11 +69,21 @@ impl Json {
         let value: &RawValue =
             serde_json::from_slice(text).map_err(|cause| body_invalid(String::new(), &cause.to_string()))?;
         let wrapped = format!("{{{}:{}}}", serde_json::Value::from(field.name()), value.get());
-        let read = Self {
-            depth_max: self.depth_max.saturating_add(1),
-            ..self.clone()
-        };
-        read.read(field.parent_message(), wrapped.as_bytes())
+        let descriptor = field.parent_message();
+        shape::check(
+            wrapped.as_bytes(),
+            descriptor,
+            self.unknown_fields,
+            self.depth_max.saturating_add(1),
+        )
+        .map_err(|refusal| match refusal {
+            // The client knows nothing of the wrapping.
+            Refusal::BodyTooDeep { .. } => Refusal::BodyTooDeep {
+                depth_max: self.depth_max,
+            },
+            other => other,
+        })?;
+        self.read_checked(descriptor, wrapped.as_bytes())
     }
 
     /// Appends the JSON of a message.
@@ -107,28 +120,6 @@ impl Json {
         out.extend_from_slice(members.get(name).map_or("null", |value| value.get()).as_bytes());
         Ok(())
     }
-
-    /// The refusal for a text that could not be read. Only here does it matter which field was at fault, so only here
-    /// is the text looked at twice.
-    fn explain(
-        &self,
-        descriptor: &MessageDescriptor,
-        text: &[u8],
-        path: &serde_path_to_error::Path,
-        cause: &serde_json::Error,
-    ) -> Refusal {
-        if self.unknown_fields == Unknown::Refuse
-            && let Ok(value) = serde_json::from_slice(text)
-            && let Some(field) = unknown_field(descriptor, &value)
-        {
-            return Refusal::BodyFieldUnknown { field };
-        }
-        let place = match path.to_string() {
-            root if root == "." => String::new(),
-            place => place,
-        };
-        body_invalid(place, &cause.to_string())
-    }
 }
 
 fn body_invalid(field: String, cause: &str) -> Refusal {
@@ -138,41 +129,6 @@ fn body_invalid(field: String, cause: &str) -> Refusal {
         format!("'{field}': {cause}")
     };
     Refusal::BodyInvalid { field, cause }
-}
-
-/// The first name in the value, dotted from its root, that the message does not have.
-fn unknown_field(descriptor: &MessageDescriptor, value: &serde_json::Value) -> Option<String> {
-    if descriptor.package_name() == "google.protobuf" {
-        return None; // Well-known types have JSON forms of their own.
-    }
-    value.as_object()?.iter().find_map(|(name, value)| {
-        let Some(field) = descriptor
-            .get_field_by_json_name(name)
-            .or_else(|| descriptor.get_field_by_name(name))
-        else {
-            return Some(name.clone());
-        };
-        let Kind::Message(inner) = field.kind() else {
-            return None;
-        };
-        let found = if field.is_map() {
-            let Kind::Message(inner) = inner.map_entry_value_field().kind() else {
-                return None;
-            };
-            value
-                .as_object()?
-                .iter()
-                .find_map(|(key, value)| Some(format!("{key}.{}", unknown_field(&inner, value)?)))
-        } else if field.is_list() {
-            let elements = value.as_array()?.iter().enumerate();
-            elements
-                .into_iter()
-                .find_map(|(at, value)| Some(format!("{at}.{}", unknown_field(&inner, value)?)))
-        } else {
-            unknown_field(&inner, value)
-        };
-        found.map(|rest| format!("{name}.{rest}"))
-    })
 }
 
 /// Turns numbers for float fields that only rounding brings into range into strings, which are read as floats at once.
@@ -215,40 +171,5 @@ fn quote_rounded_floats(kind: &Kind, value: &mut serde_json::Value) -> bool {
             found
         }
         _ => false,
-    }
-}
-
-/// Whether brackets outside strings nest deeper than allowed. It looks at no more than that: whether the text is JSON
-/// is for the parser to say.
-fn is_deeper(text: &[u8], depth_max: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > depth_max {
-                    return true;
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn depth_counts_brackets_outside_strings() {
-        assert!(!is_deeper(br#"{"a":[1,2],"b":{"c":"[[[[\"{{{{"}}"#, 2));
-        assert!(is_deeper(br#"{"a":[[1]]}"#, 2));
-        assert!(!is_deeper(br#"{"a":[],"b":[],"c":[]}"#, 2));
     }
 }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
 use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, USER_AGENT};
+use http::{HeaderName, HeaderValue};
 
 /// How a [`Transcoder`](crate::Transcoder) reads requests and writes answers.
 #[derive(Clone, Debug)]
@@ -143,6 +143,9 @@ pub struct HeaderOptions {
     pub fields: Vec<HeaderField>,
     /// Metadata of the answer (initial, and the trailers of a unary call) given back as headers.
     pub returned: Returned,
+    /// The `WWW-Authenticate` of a 401, which HTTP wants there, unless the gRPC service sends one. The default is
+    /// `Bearer`.
+    pub challenge: Option<HeaderValue>,
 }
 
 impl Default for HeaderOptions {
@@ -160,6 +163,7 @@ impl Default for HeaderOptions {
             forward_prefix: None,
             fields: Vec::new(),
             returned: Returned::All,
+            challenge: Some(HeaderValue::from_static("Bearer")),
         }
     }
 }

@@ -27,6 +27,8 @@ pub enum Lookup<'a> {
 /// A binding with the path that it matched, still encoded and without its verb.
 pub(crate) struct Route<'r, 'p> {
     pub binding: &'r Binding,
+    /// The place of the binding among all.
+    pub index: usize,
     path: &'p str,
     /// Where each segment starts in `path`.
     starts: Vec<usize>,
@@ -106,6 +108,7 @@ impl Router {
         })?;
         Some(Route {
             binding: &self.bindings[index],
+            index,
             path,
             starts: split.starts,
         })
@@ -125,7 +128,10 @@ impl Router {
                 }
             }
         }
-        allowed.dedup();
+        if let Some(first) = allowed.iter().position(|it| it == Method::HEAD) {
+            let mut at = 0..;
+            allowed.retain(|it| at.next() == Some(first) || it != Method::HEAD);
+        }
         allowed
     }
 

@@ -10,6 +10,7 @@ use prost_reflect::{
 
 use crate::field::{self, FieldPath};
 use crate::options::Options;
+use crate::service::MatchedBinding;
 use crate::template::{Template, TemplateError};
 
 /// One HTTP method and path template bound to one gRPC method.
@@ -19,6 +20,7 @@ pub struct Binding {
     pub(crate) template: Template,
     pub(crate) method: MethodDescriptor,
     pub(crate) grpc_path: PathAndQuery,
+    pub(crate) label: MatchedBinding,
     pub(crate) body: BodyRule,
     pub(crate) response_body: Option<FieldDescriptor>,
     pub(crate) variables: Vec<BoundVariable>,
@@ -278,6 +280,10 @@ fn bind(method: &MethodDescriptor, rule: &DynamicMessage, options: &Options) -> 
         verb,
         template,
         method: method.clone(),
+        label: MatchedBinding {
+            template: text.as_str().into(),
+            grpc_path: grpc_path.as_str().into(),
+        },
         grpc_path: grpc_path
             .parse()
             .expect("names of a service and a method are identifiers"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use prost_reflect::DynamicMessage;
@@ -56,7 +56,8 @@ impl Shared {
 /// Answers HTTP requests by calling a gRPC service; made by [`Transcoder::into_service`](crate::Transcoder::into_service).
 ///
 /// It takes any body of `Bytes` and never fails: what goes wrong is an answer. Extensions of the request go along to
-/// the gRPC service, and those of its answer come back; a [`MatchedBinding`] is among both.
+/// the gRPC service, and those of its answer come back; a [`MatchedBinding`] is among both. The extensions of an error
+/// have its [`tonic::Code`], and the [`Refusal`] where it was made here.
 #[derive(Clone)]
 pub struct TranscodeService<S> {
     pub(crate) shared: Arc<Shared>,
@@ -127,14 +128,26 @@ where
 
 pub(crate) fn error_response(shared: &Shared, failure: Failure) -> Response<Body> {
     let (status, mut headers, body) = shared.statuses.answer(&failure);
-    if let Failure::Called(status) = failure {
-        response::return_metadata(
-            status.metadata().clone(),
-            &shared.options.headers.returned,
-            &mut headers,
-        );
-    }
     let mut response = Response::new(response::full(body));
+    match failure {
+        Failure::Called(status) => {
+            response::return_metadata(
+                status.metadata().clone(),
+                &shared.options.headers.returned,
+                &mut headers,
+            );
+            response.extensions_mut().insert(status.code());
+        }
+        Failure::Refused(refusal) => {
+            response.extensions_mut().insert(refusal.code());
+            response.extensions_mut().insert(refusal);
+        }
+    }
+    if status == StatusCode::UNAUTHORIZED
+        && let Some(challenge) = &shared.options.headers.challenge
+    {
+        headers.entry(WWW_AUTHENTICATE).or_insert(challenge.clone());
+    }
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -175,11 +188,7 @@ where
         .into());
     };
     let binding = route.binding;
-    let label = MatchedBinding {
-        template: binding.template().as_str().into(),
-        grpc_path: binding.grpc_path().into(),
-    };
-    *matched = Some(label.clone());
+    *matched = Some(binding.label.clone());
     let timeout = timeout::read(&parts.headers)?;
     let deadline = timeout.and_then(|timeout| Deadline::after(timeout, options.deadline_grace));
     let framing = framing(binding, &parts.headers, options)?;
@@ -188,7 +197,7 @@ where
 
     let metadata = request::metadata(&parts.headers, &options.headers);
     let mut extensions = std::mem::take(&mut parts.extensions);
-    extensions.insert(label);
+    extensions.insert(binding.label.clone());
     let mut request = tonic::Request::from_parts(metadata, extensions, message);
     if let Some(timeout) = timeout {
         request.set_timeout(timeout);
@@ -196,7 +205,7 @@ where
     let grpc = Grpc::new(grpc).max_decoding_message_size(options.limits.message_bytes_max);
     match framing {
         None => unary(shared, grpc, binding, request, deadline).await,
-        Some(framing) => stream(shared, grpc, binding, request, framing, deadline).await,
+        Some(framing) => stream(shared, grpc, route.index, request, framing, deadline).await,
     }
 }
 
@@ -241,7 +250,7 @@ where
 async fn stream<S>(
     shared: &Arc<Shared>,
     mut grpc: Grpc<S>,
-    binding: &Binding,
+    index: usize,
     request: tonic::Request<DynamicMessage>,
     framing: Framing,
     deadline: Option<Deadline>,
@@ -251,6 +260,7 @@ where
     S::ResponseBody: Send + 'static,
     <S::ResponseBody as http_body::Body>::Error: Into<BoxError>,
 {
+    let binding = &shared.router.bindings()[index];
     let call = async {
         ready(&mut grpc).await?;
         let codec = DynamicCodec::new(binding.method.output());
@@ -275,7 +285,7 @@ where
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
     );
-    let body = StreamBody::new(shared.clone(), binding.clone(), framing, first, messages, deadline);
+    let body = StreamBody::new(shared.clone(), index, framing, first, messages, deadline);
     *response.body_mut() = Body::new(body);
     Ok(response)
 }

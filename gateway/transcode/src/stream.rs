@@ -36,7 +36,8 @@ pub(crate) enum Framing {
 /// The body of a streamed answer.
 pub(crate) struct StreamBody {
     shared: Arc<Shared>,
-    binding: Binding,
+    /// Which of the router's bindings it answers.
+    binding: usize,
     framing: Framing,
     /// What was read ahead to learn the HTTP status.
     first: Option<DynamicMessage>,
@@ -52,7 +53,7 @@ pub(crate) struct StreamBody {
 impl StreamBody {
     pub fn new(
         shared: Arc<Shared>,
-        binding: Binding,
+        binding: usize,
         framing: Framing,
         first: Option<DynamicMessage>,
         messages: Streaming<DynamicMessage>,
@@ -101,14 +102,14 @@ impl StreamBody {
     fn element(&mut self, message: &DynamicMessage) -> Result<Bytes, Status> {
         let mut out = Vec::with_capacity(256);
         match self.framing {
-            Framing::Raw => return Ok(response::http_body(&self.binding, message).1),
+            Framing::Raw => return Ok(response::http_body(self.binding(), message).1),
             Framing::Json(StreamFormat::NdJson) => {
                 self.write(message, &mut out)?;
                 out.push(b'\n');
             }
             Framing::Json(StreamFormat::Events) => {
                 let id = self
-                    .binding
+                    .binding()
                     .event_id
                     .as_ref()
                     .and_then(|path| field::to_text(path.get(message)?.as_ref()));
@@ -130,7 +131,11 @@ impl StreamBody {
     }
 
     fn write(&self, message: &DynamicMessage, out: &mut Vec<u8>) -> Result<(), Status> {
-        response::write(&self.binding, message, &self.shared.json, out)
+        response::write(self.binding(), message, &self.shared.json, out)
+    }
+
+    fn binding(&self) -> &Binding {
+        &self.shared.router.bindings()[self.binding]
     }
 
     fn separator(&self) -> &'static [u8] {

@@ -4,13 +4,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Library, Reply, request, status_with};
+use common::{GrpcServer, Library, Reply, request, status_with};
 use http::HeaderName;
 use prost::Message;
 use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
-use transcode::{HeaderOptions, JsonOptions, Options, Returned};
+use transcode::{HeaderOptions, JsonOptions, Options, Refusal, Returned, Services, Transcoder};
 
 fn failing(status: Status) -> Library {
     Library::new(Options::default(), move |_| Reply::Failed(status.clone()))
@@ -375,7 +376,7 @@ async fn an_upstream_that_is_not_there_is_unavailable() {
         .unwrap()
         .connect_lazy();
     let set = common::descriptor_set("library.proto");
-    let transcoder = transcode::Transcoder::decode(&set, transcode::Services::All, Options::default()).unwrap();
+    let transcoder = Transcoder::decode(&set, Services::All, Options::default()).unwrap();
     let rest = transcoder.clone().into_service(channel);
     let answer = tower::ServiceExt::oneshot(rest, request("GET /v1/books/1", &[], ""))
         .await
@@ -390,6 +391,59 @@ async fn an_upstream_that_is_not_there_is_unavailable() {
         ),
         (401, "application/json")
     );
+}
+
+#[tokio::test]
+async fn a_401_challenges_unless_the_service_does() {
+    assert_eq!(
+        failing(Status::unauthenticated("who?"))
+            .get("/v1/books/1")
+            .await
+            .header("www-authenticate"),
+        "Bearer"
+    );
+    let mut metadata = MetadataMap::new();
+    metadata.insert("www-authenticate", "Bearer error=\"invalid_token\"".parse().unwrap());
+    let status = Status::with_metadata(Code::Unauthenticated, "old token", metadata);
+    let answer = failing(status).get("/v1/books/1").await;
+    let challenges: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
+    assert_eq!(challenges, ["Bearer error=\"invalid_token\""]);
+}
+
+#[tokio::test]
+async fn layers_outside_can_tell_errors_apart() {
+    let answer = failing(Status::aborted("no")).get("/v1/books/1").await;
+    assert_eq!(answer.extensions.get(), Some(&Code::Aborted));
+    assert!(answer.extensions.get::<Refusal>().is_none());
+    let answer = failing(Status::aborted("no")).get("/nowhere").await;
+    assert_eq!(
+        (answer.extensions.get(), answer.extensions.get()),
+        (Some(&Code::NotFound), Some(&Refusal::PathUnknown))
+    );
+}
+
+#[tokio::test]
+async fn it_stands_in_an_axum_router_and_calls_tonic_routes() {
+    let pool = common::pool("library.proto");
+    let routes = Routes::new(GrpcServer::new(pool.clone(), |call| Reply::one(call.answer("{}"))));
+    let transcoder = Transcoder::new(pool, Services::All, Options::default()).unwrap();
+    let app = axum::Router::new()
+        .route("/healthz", axum::routing::get(|| async { "ok" }))
+        .fallback_service(transcoder.into_service(routes));
+    for (line, status, body) in [
+        ("GET /healthz", 200, "ok"),
+        ("GET /v1/search/titles", 200, "[]"),
+        ("GET /nowhere", 404, "PATH_UNKNOWN"),
+    ] {
+        let request = request(line, &[], "").map(axum::body::Body::new);
+        let answer = tower::ServiceExt::oneshot(app.clone(), request).await.unwrap();
+        assert_eq!(answer.status(), status, "{line}");
+        let text = http_body_util::BodyExt::collect(answer.into_body())
+            .await
+            .unwrap()
+            .to_bytes();
+        assert!(std::str::from_utf8(&text).unwrap().contains(body), "{line}");
+    }
 }
 
 #[tokio::test]

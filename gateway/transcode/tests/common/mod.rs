@@ -148,6 +148,10 @@ impl GrpcServer {
     }
 }
 
+impl tonic::server::NamedService for GrpcServer {
+    const NAME: &'static str = "library.v1.Library";
+}
+
 impl<B> Service<Request<B>> for GrpcServer
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
