@@ -78,7 +78,9 @@ async fn a_private_redis_loses_everything_or_nothing_as_asked() {
 /// What the next test runs in a process of its own, to be killed there. On its own it has nothing to do.
 #[tokio::test]
 async fn holds_a_store_until_killed() {
-    let Some(told) = std::env::var_os("FULCRUM_TELL") else { return };
+    let Some(told) = std::env::var_os("FULCRUM_TELL") else {
+        return;
+    };
     let redis = PrivateRedis::start().await;
     std::fs::write(&told, redis.url()).unwrap();
     std::future::pending::<()>().await;

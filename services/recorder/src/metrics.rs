@@ -1,0 +1,57 @@
+//! What a recorder tells about itself, through whatever meter the process has installed.
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge};
+
+/// The recorder's instruments.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    lag: Gauge<u64>,
+    entries: Counter<u64>,
+    reused: Counter<u64>,
+    quotes: Counter<u64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let meter = opentelemetry::global::meter("recorder");
+        Self {
+            lag: meter
+                .u64_gauge("fulcrum.recorder.lag")
+                .with_description("Journal entries committed and not yet expanded, by shard")
+                .build(),
+            entries: meter
+                .u64_counter("fulcrum.recorder.entries")
+                .with_description("Journal entries expanded")
+                .build(),
+            reused: meter
+                .u64_counter("fulcrum.recorder.reused_request_ids")
+                .with_description(
+                    "Operations not listed because another shard has one of the same principal and request id",
+                )
+                .build(),
+            quotes: meter
+                .u64_counter("fulcrum.recorder.quotes")
+                .with_description("Quotes folded into candles or refused, by result")
+                .build(),
+        }
+    }
+
+    pub(crate) fn lag(&self, shard: i32, entries: i64) {
+        self.lag
+            .record(entries.unsigned_abs(), &[KeyValue::new("shard", i64::from(shard))]);
+    }
+
+    pub(crate) fn expanded(&self, entries: i64) {
+        self.entries.add(entries.unsigned_abs(), &[]);
+    }
+
+    pub(crate) fn reused(&self, operations: u64) {
+        self.reused.add(operations, &[]);
+    }
+
+    pub(crate) fn quotes(&self, folded: u64, refused: u64) {
+        self.quotes.add(folded, &[KeyValue::new("result", "folded")]);
+        self.quotes.add(refused, &[KeyValue::new("result", "refused")]);
+    }
+}

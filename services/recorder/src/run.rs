@@ -1,0 +1,164 @@
+//! The loop: look which shards have moved, expand a stretch of each, look again.
+
+use std::time::Duration;
+
+use bus::backoff::Backoff;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::RecorderError;
+use crate::expand::expand;
+use crate::metrics::Metrics;
+use crate::store::{self, Committed, Position};
+
+/// After work the next look comes this many times sooner than an idle one. Looking at once would make many small transactions of what
+/// could be a few.
+const SOONER: u32 = 5;
+
+/// Expands the journal until told to stop.
+pub(crate) async fn follow(
+    pool: &PgPool,
+    poll: Duration,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Result<(), RecorderError> {
+    let mut backoff = Backoff::store();
+    let mut idle = poll;
+    loop {
+        // Stopping in the middle of a transaction leaves nothing behind.
+        let looked = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            looked = round(pool, metrics) => looked,
+        };
+        let pause = match looked {
+            Ok(round) => {
+                backoff.reset();
+                idle = if round.moved {
+                    poll / SOONER
+                } else {
+                    (idle * 2).min(poll)
+                };
+                if round.more { Duration::ZERO } else { idle }
+            }
+            Err(error) => patience(error, &mut backoff)?,
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Empties operations, trades and ledger and expands the whole journal again; candles are not the journal's and stay. Recorders that are
+/// running meanwhile join in.
+///
+/// # Errors
+/// [`RecorderError::JournalTrimmed`], before anything was touched, when the journal does not reach back to its first entry; otherwise as
+/// [`run`](crate::run).
+pub async fn rebuild(pool: &PgPool) -> Result<(), RecorderError> {
+    let goals = store::empty(pool).await?;
+    let metrics = Metrics::new();
+    let mut backoff = Backoff::store();
+    loop {
+        let step = async {
+            round(pool, &metrics).await?;
+            store::positions(pool).await
+        };
+        match step.await {
+            Ok(now) if reached(&now, &goals) => return Ok(()),
+            Ok(_) => backoff.reset(),
+            Err(error) => tokio::time::sleep(patience(error, &mut backoff)?).await,
+        }
+    }
+}
+
+/// Whether every shard is where the journal ended at the beginning: a busy journal has no other end.
+fn reached(now: &[Position], goals: &[Position]) -> bool {
+    let cursor = |shard| {
+        now.iter()
+            .find(|position| position.shard == shard)
+            .map_or(0, |position| position.cursor)
+    };
+    goals.iter().all(|goal| cursor(goal.shard) >= goal.head)
+}
+
+/// How long to wait before trying again, for an error that waiting may mend; otherwise the error.
+pub(crate) fn patience(error: RecorderError, backoff: &mut Backoff) -> Result<Duration, RecorderError> {
+    if !error.is_passing() {
+        return Err(error);
+    }
+    let delay = backoff.next_delay();
+    tracing::warn!(%error, ?delay, "not recorded, trying again");
+    Ok(delay)
+}
+
+/// What one look came to.
+#[derive(Debug, Default)]
+struct Round {
+    /// Something was expanded.
+    moved: bool,
+    /// A shard has more than was taken at once.
+    more: bool,
+}
+
+async fn round(pool: &PgPool, metrics: &Metrics) -> Result<Round, RecorderError> {
+    let mut round = Round::default();
+    for position in store::positions(pool).await? {
+        metrics.lag(position.shard, position.head - position.cursor);
+        if position.head <= position.cursor {
+            continue;
+        }
+        // One stretch a shard and round, so that a long one does not keep the others waiting.
+        match advance(pool, position).await? {
+            None => round.more = true,
+            Some(Advance { cursor, reused }) => {
+                round.moved = true;
+                round.more |= cursor < position.head;
+                metrics.lag(position.shard, (position.head - cursor).max(0));
+                metrics.expanded(cursor - position.cursor);
+                if reused > 0 {
+                    metrics.reused(reused);
+                    tracing::warn!(
+                        shard = position.shard,
+                        reused,
+                        "request ids that another shard has executed are not listed"
+                    );
+                }
+            }
+        }
+    }
+    Ok(round)
+}
+
+/// A stretch that was expanded.
+struct Advance {
+    cursor: i64,
+    reused: u64,
+}
+
+/// Expands the next stretch of one shard; nothing when another recorder was faster.
+async fn advance(pool: &PgPool, position: Position) -> Result<Option<Advance>, RecorderError> {
+    let Position { shard, cursor, .. } = position;
+    let rows = store::journal_after(pool, shard, cursor).await?;
+    let expansion = match rows.is_empty() {
+        false => expand(shard, cursor, &rows),
+        true => Err(RecorderError::Gap {
+            shard,
+            expected: cursor + 1,
+            found: None,
+        }),
+    };
+    let expansion = match expansion {
+        Ok(expansion) => expansion,
+        // Behind the cursor the journal may be trimmed, and to one who was overtaken that looks like a gap.
+        Err(RecorderError::Gap { .. }) if store::cursor(pool, shard).await? != cursor => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match store::commit(pool, shard, cursor, &expansion).await? {
+        Committed::Overtaken => Ok(None),
+        Committed::Done { reused } => Ok(Some(Advance {
+            cursor: expansion.last_seq,
+            reused,
+        })),
+    }
+}
