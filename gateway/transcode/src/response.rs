@@ -1,7 +1,7 @@
 //! From the gRPC answer to the HTTP response, where the answer is one message.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use prost_reflect::{DynamicMessage, Value};
 use tonic::Status;
@@ -65,14 +65,14 @@ pub(crate) fn return_metadata(metadata: MetadataMap, returned: &Returned, header
         Returned::All => true,
         Returned::Only(names) => names.contains(name),
     };
-    let mut last: Option<HeaderName> = None;
+    let mut returned_name: Option<HeaderName> = None;
     for (name, value) in metadata.into_headers() {
         // An owning iteration names each header once, before its first value.
-        if name.is_some() {
-            last = name;
+        if let Some(name) = name {
+            let free = !is_reserved(&name) && allowed(&name) && !headers.contains_key(&name);
+            returned_name = free.then_some(name);
         }
-        let Some(name) = &last else { continue };
-        if !is_reserved(name) && allowed(name) && *name != CONTENT_TYPE {
+        if let Some(name) = &returned_name {
             headers.append(name.clone(), value);
         }
     }

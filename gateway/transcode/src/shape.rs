@@ -62,11 +62,10 @@ impl Walk {
     }
 
     /// Adds a step on the way out from a fault.
-    fn passed<E>(&self, step: &str) -> impl FnOnce(E) -> E {
+    fn passed(&self, step: &str) {
         if let Some((_, path)) = self.fault.borrow_mut().as_mut() {
             path.push(step.to_owned());
         }
-        |error| error
     }
 }
 
@@ -166,7 +165,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             }
             members
                 .next_value_seed(Node { walk, kind, depth })
-                .map_err(|error| walk.passed(&name)(error))?;
+                .inspect_err(|_| walk.passed(&name))?;
         }
         Ok(())
     }
@@ -183,11 +182,10 @@ impl<'de> Visitor<'de> for Node<'_> {
                 kind: kind.clone(),
                 depth,
             };
-            let element = elements.next_element_seed(node);
-            if element
-                .map_err(|error| self.walk.passed(&at.to_string())(error))?
-                .is_none()
-            {
+            let element = elements
+                .next_element_seed(node)
+                .inspect_err(|_| self.walk.passed(&at.to_string()))?;
+            if element.is_none() {
                 break;
             }
         }
