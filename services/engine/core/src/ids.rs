@@ -41,6 +41,10 @@ fn checked(text: &str, max: usize) -> Result<&str, IdError> {
 pub struct AccountId(Arc<str>);
 
 impl AccountId {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// Says no to an empty, long or unprintable id.
     pub fn new(text: &str) -> Result<AccountId, IdError> {
         checked(text, ACCOUNT_ID_LEN_MAX).map(|text| AccountId(Arc::from(text)))
@@ -53,9 +57,12 @@ impl AccountId {
 }
 
 /// A short text held in place: quotes and ledger lines carry several, and none of them should cost an allocation.
-/// The unused tail is zero, so comparing the bytes compares the text.
+/// The unused tail is zero and the bytes come before the length, so comparing two compares their text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Short<const N: usize>([u8; N]);
+struct Short<const N: usize> {
+    bytes: [u8; N],
+    len: u8,
+}
 
 impl<const N: usize> Short<N> {
     fn new(text: &str) -> Result<Short<N>, IdError> {
@@ -64,16 +71,19 @@ impl<const N: usize> Short<N> {
         for (to, from) in bytes.iter_mut().zip(text.bytes()) {
             *to = from;
         }
-        Ok(Short(bytes))
+        Ok(Short {
+            bytes,
+            len: u8::try_from(text.len()).map_err(|_| IdError::TooLong { max: N })?,
+        })
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
     fn as_str(&self) -> &str {
-        let len = self.0.iter().position(|&byte| byte == 0).unwrap_or(N);
         // Only `new` makes one, and only out of ASCII.
-        self.0
-            .get(..len)
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 
@@ -82,6 +92,11 @@ impl<const N: usize> Short<N> {
 pub struct Symbol(Short<SYMBOL_LEN_MAX>);
 
 impl Symbol {
+    /// The same as bytes, which costs nothing to get at.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// Says no to an empty, long or unprintable name.
     pub fn new(text: &str) -> Result<Symbol, IdError> {
         Short::new(text).map(Symbol)
@@ -98,6 +113,11 @@ impl Symbol {
 pub struct Currency(Short<CURRENCY_LEN_MAX>);
 
 impl Currency {
+    /// The same as bytes, which costs nothing to get at.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// Says no to an empty, long or unprintable code.
     pub fn new(text: &str) -> Result<Currency, IdError> {
         Short::new(text).map(Currency)

@@ -230,18 +230,12 @@ impl State {
         self.books.get(*self.book_numbers.get(symbol)?)
     }
 
-    /// Open notional of one account in one instrument, at entry prices.
-    pub(crate) fn exposure(&self, account: &AccountId, symbol: &Symbol) -> Money {
-        let find = || {
-            let book = self.book_numbers.get(symbol)?;
-            let held = self
-                .account_slot(account)?
-                .exposure
-                .iter()
-                .find(|(number, _)| number == book)?;
-            Some(held.1)
-        };
-        find().unwrap_or(Money::ZERO)
+    /// One account, with its open notional in one instrument at entry prices.
+    pub(crate) fn holding(&self, account: &AccountId, symbol: &Symbol) -> Option<(&Account, Money)> {
+        let slot = self.account_slot(account)?;
+        let book = self.book_numbers.get(symbol);
+        let held = slot.exposure.iter().find(|(number, _)| Some(number) == book);
+        Some((&slot.account, held.map_or(Money::ZERO, |(_, notional)| *notional)))
     }
 
     fn account_slot(&self, id: &AccountId) -> Option<&AccountSlot> {

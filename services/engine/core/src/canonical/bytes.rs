@@ -76,10 +76,10 @@ fn without_trailing_zeros(value: Decimal) -> Decimal {
     Decimal::from_parts(low, high, 0, value.is_sign_negative(), scale)
 }
 
-fn write_text(text: &str, out: &mut Vec<u8>) {
+fn write_text(text: &[u8], out: &mut Vec<u8>) {
     // Ids are at most 128 bytes long, which their constructors hold.
     out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(text);
 }
 
 fn read_text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
@@ -93,7 +93,7 @@ macro_rules! text {
     ($($name:ty),*) => {$(
         impl Canonical for $name {
             fn write(&self, out: &mut Vec<u8>) {
-                write_text(self.as_str(), out);
+                write_text(self.as_bytes(), out);
             }
 
             fn read(from: &mut &[u8]) -> Option<Self> {

@@ -32,7 +32,7 @@ pub(super) fn open(state: &State, market: &Market, at: Timestamp, order: &OpenTr
     let unknown = || Refusal::AccountNotFound {
         account: account.clone(),
     };
-    let owner = state.account(account).ok_or_else(unknown)?;
+    let (owner, held) = state.holding(account, symbol).ok_or_else(unknown)?;
     let unknown = || Refusal::SymbolUnknown { symbol: symbol.clone() };
     let instrument = state.instrument(symbol).ok_or_else(unknown)?;
     let (side, currency, exponent) = (*side, &instrument.quote, exponent_of(&instrument.quote)?);
@@ -75,7 +75,7 @@ pub(super) fn open(state: &State, market: &Market, at: Timestamp, order: &OpenTr
             },
         ));
     }
-    check_exposure(state, order, instrument, quantity, entry)?;
+    check_exposure(instrument, held, quantity, entry)?;
 
     let rate = instrument.maintenance_rate;
     let liquidation =
@@ -215,14 +215,7 @@ fn margin_for(quantity: Quantity, leverage: Leverage, entry: Price, exponent: u3
         .ok_or_else(|| too_large("quantity"))
 }
 
-fn check_exposure(
-    state: &State,
-    order: &OpenTrade,
-    instrument: &Instrument,
-    quantity: Quantity,
-    entry: Price,
-) -> Result<(), Refusal> {
-    let held = state.exposure(&order.account, &order.symbol);
+fn check_exposure(instrument: &Instrument, held: Money, quantity: Quantity, entry: Price) -> Result<(), Refusal> {
     let notional = quantity
         .get()
         .checked_mul(entry.get())
@@ -230,7 +223,7 @@ fn check_exposure(
         .ok_or_else(|| too_large("quantity"))?;
     let would_be = held.checked_add(notional).ok_or_else(|| too_large("quantity"))?;
     if would_be > instrument.exposure_max {
-        let (symbol, limit) = (order.symbol.clone(), instrument.exposure_max);
+        let (symbol, limit) = (instrument.symbol.clone(), instrument.exposure_max);
         return Err(Refusal::MaxExposureReached {
             symbol,
             would_be,

@@ -24,11 +24,13 @@ impl State {
 
     /// Folds one event in, or says why it does not fit. After an error the state must be thrown away.
     pub fn try_apply(&mut self, at: Timestamp, event: &Event) -> Result<(), Inconsistent> {
+        // Whose lines they will be, where that is known already: one look into the accounts less.
+        let mut owner = None;
         match &event.kind {
             EventKind::InstrumentConfigured(instrument) => self.configure(instrument)?,
             EventKind::WalletInitialized { account } => self.open_wallet(at, account)?,
             EventKind::Deposited { .. } | EventKind::Withdrawn { .. } => {} // The lines are all there is to it.
-            EventKind::TradeOpened { trade, quote: _ } => self.open_trade(trade)?,
+            EventKind::TradeOpened { trade, quote: _ } => owner = Some(self.open_trade(trade)?),
             EventKind::TradeModified {
                 account,
                 trade,
@@ -43,9 +45,9 @@ impl State {
                 self.modify_trade(account, *trade, *margin, triggers)?;
             }
             EventKind::TradeReduced(closing) => self.reduce_trade(closing)?,
-            EventKind::TradeClosed(closing) => self.close_trade(closing)?,
+            EventKind::TradeClosed(closing) => owner = Some(self.close_trade(closing)?),
         }
-        self.book_lines(&event.lines)
+        self.book_lines(&event.lines, owner)
     }
 
     fn configure(&mut self, instrument: &Instrument) -> Result<(), Inconsistent> {
@@ -100,7 +102,7 @@ impl State {
         Ok(())
     }
 
-    fn open_trade(&mut self, trade: &Trade) -> Result<(), Inconsistent> {
+    fn open_trade(&mut self, trade: &Trade) -> Result<usize, Inconsistent> {
         if trade.id.get() != self.next_trade_id {
             return Err(Inconsistent("a trade is out of number"));
         }
@@ -123,7 +125,8 @@ impl State {
         self.next_trade_id = counters.next_trade_id;
     }
 
-    pub(super) fn add_trade(&mut self, trade: Trade) -> Result<(), Inconsistent> {
+    /// Gives back the number of its owner.
+    pub(super) fn add_trade(&mut self, trade: Trade) -> Result<usize, Inconsistent> {
         let account = self.account_number(&trade.account)?;
         let book_number = *self
             .book_numbers
@@ -159,7 +162,7 @@ impl State {
             }
         };
         match self.trade_numbers.insert(id, number) {
-            None => Ok(()),
+            None => Ok(account),
             Some(_) => Err(Inconsistent("a trade was opened twice")),
         }
     }
@@ -232,7 +235,7 @@ impl State {
         owner.change_exposure(slot.book, grown)
     }
 
-    fn close_trade(&mut self, closing: &TradeClosing) -> Result<(), Inconsistent> {
+    fn close_trade(&mut self, closing: &TradeClosing) -> Result<usize, Inconsistent> {
         let number = self
             .trade_numbers
             .remove(&closing.trade)
@@ -264,12 +267,11 @@ impl State {
             closed.remove(0);
         }
         closed.push(closing.trade);
-        self.rehash_account(slot.account)
+        Ok(slot.account)
     }
 
-    /// Moves the money. Nothing else does.
-    fn book_lines(&mut self, lines: &[LedgerLine]) -> Result<(), Inconsistent> {
-        let mut touched: Option<usize> = None;
+    /// Moves the money. Nothing else does. `touched` is an account that has changed and is not hashed anew yet.
+    fn book_lines(&mut self, lines: &[LedgerLine], mut touched: Option<usize>) -> Result<(), Inconsistent> {
         for line in lines {
             match &line.account {
                 LedgerAccount::Client(id) | LedgerAccount::Margin(id) => {

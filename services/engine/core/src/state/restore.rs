@@ -44,7 +44,9 @@ impl State {
                 EntityOwned::Trade(trade) => trades.push(trade),
             }
         }
-        trades.into_iter().try_for_each(|trade| state.add_trade(trade))?;
+        trades
+            .into_iter()
+            .try_for_each(|trade| state.add_trade(trade).map(drop))?;
         Ok(state)
     }
 }

@@ -4,6 +4,8 @@
 //! steps, money a count of cents, and whether a trade is liquidated is read off the definition, not off a price that
 //! was worked out when it opened. Only instruments with a power of ten as tick and as step are modelled.
 
+#![allow(clippy::result_large_err)]
+
 use engine_core::{Instrument, Refusal, Side, TradingMode};
 
 /// A trade as the naive model knows it.
