@@ -55,8 +55,8 @@
 //!   `**`. Fields that neither path nor body provide come from the query, also nested, repeated and well-known ones.
 //!   A path variable given again in the query or the body must have the same value there, or the answer is 400.
 //! * **JSON.** ProtoJSON: both `snake_case` and `lowerCamelCase` are read, `lowerCamelCase` is written; fields with
-//!   default values are written; 64-bit integers are strings; enums are names. An unknown field is refused by name, and so is one that is
-//!   given twice.
+//!   default values are written; 64-bit integers are strings; enums are names. A field that is unknown or given twice
+//!   is refused by name.
 //! * **Errors.** Always a `google.rpc.Status` in JSON with typed details, also for 404, 405, 413 and 415.
 //! * **Streams.** `Accept` chooses NDJSON, server-sent events or a JSON array. A call that fails before its first
 //!   message has its real status; later the failure is the last element. Trailers of a stream are not returned.

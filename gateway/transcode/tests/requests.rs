@@ -292,6 +292,38 @@ async fn the_body_is_a_field_or_the_whole_message() {
             "400 BODY_FIELD_UNKNOWN 'author.nmae'",
         ),
         (
+            r#"POST /v1/search:run {"byField":"a","byAuthor":{}}"#,
+            "400 BODY_INVALID oneof",
+        ),
+        (
+            r#"POST /v1/search:run {"weights":{"a":1,"a":2}}"#,
+            "400 BODY_FIELD_REPEATED 'weights.a'",
+        ),
+        (
+            r#"POST /v1/search:run {"authors":[{},{"nmae":"Ada"}]}"#,
+            "400 BODY_FIELD_UNKNOWN 'authors.1.nmae'",
+        ),
+        (
+            r#"POST /v1/search:run {"atMost":"5","authors":[{"born":1},{"born":1}]}"#,
+            r#"Search {"atMost":"5","authors":[{"born":1},{"born":1}]}"#,
+        ),
+        (
+            r#"PUT /v1/shelves/1/books/2 {"title":"a","title":"b"}"#,
+            "400 BODY_FIELD_REPEATED 'title'",
+        ),
+        (
+            r#"PUT /v1/shelves/1/books/2 {"requestId":"a","request_id":"a"}"#,
+            "400 BODY_FIELD_REPEATED 'request_id'",
+        ),
+        (
+            r#"PUT /v1/shelves/1/books/2 {"author":{"born":1,"b\u006frn":2}}"#,
+            "400 BODY_FIELD_REPEATED 'author.born'",
+        ),
+        (
+            r#"POST /v1/shelves/1/books {"titel":"T"}"#,
+            "400 BODY_FIELD_UNKNOWN 'book.titel'",
+        ),
+        (
             r#"PUT /v1/shelves/1/books/2 {"author":{"born":"long ago"}}"#,
             "400 BODY_INVALID 'author.born'",
         ),
