@@ -14,7 +14,6 @@ use sqlx::PgPool;
 use testkit::PrivatePostgres;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// Engine time of sequence 0.
 pub const START_US: u64 = 1_700_000_000_000_000;
@@ -48,27 +47,32 @@ impl World {
 
     /// Appends entries as the shard's leader would, one journal row.
     pub async fn append(&self, shard: i32, entries: Vec<JournalEntry>) {
-        let last_seq = i64::try_from(entries.last().expect("entries").sequence).unwrap();
-        let first_seq = i64::try_from(entries[0].sequence).unwrap();
-        let body = JournalBatch {
-            entries,
-            price_cursor: String::new(),
-        }
-        .encode_to_vec();
+        self.append_rows(shard, vec![entries]).await;
+    }
+
+    /// Appends rows, all at once.
+    async fn append_rows(&self, shard: i32, rows: Vec<Vec<JournalEntry>>) {
+        let sequence = |entry: Option<&JournalEntry>| i64::try_from(entry.expect("entries").sequence).unwrap();
+        let firsts: Vec<_> = rows.iter().map(|entries| sequence(entries.first())).collect();
+        let lasts: Vec<_> = rows.iter().map(|entries| sequence(entries.last())).collect();
+        let body = |entries| {
+            JournalBatch {
+                entries,
+                price_cursor: String::new(),
+            }
+            .encode_to_vec()
+        };
+        let bodies: Vec<_> = rows.into_iter().map(body).collect();
         let mut transaction = self.pool.begin().await.unwrap();
         let sql = "INSERT INTO journal (shard, first_seq, last_seq, epoch, batch, body, state_hash, chain)
-                   VALUES ($1, $2, $3, 1, $4, $5, '', '')";
-        let row = sqlx::query(sql)
-            .bind(shard)
-            .bind(first_seq)
-            .bind(last_seq)
-            .bind(Uuid::from_u128(0))
-            .bind(body);
-        row.execute(&mut *transaction).await.unwrap();
+                   SELECT $1, first, last, 1, gen_random_uuid(), body, '', ''
+                   FROM unnest($2::bigint[], $3::bigint[], $4::bytea[]) AS new (first, last, body)";
+        let insert = sqlx::query(sql).bind(shard).bind(firsts).bind(&lasts).bind(bodies);
+        insert.execute(&mut *transaction).await.unwrap();
         let sql = "UPDATE shard_head SET seq = $2 WHERE shard = $1";
         sqlx::query(sql)
             .bind(shard)
-            .bind(last_seq)
+            .bind(lasts.last())
             .execute(&mut *transaction)
             .await
             .unwrap();
@@ -77,42 +81,9 @@ impl World {
 
     /// Appends `rows` rows to each of the four shards: deposits, and trades that open, change and close rows later.
     pub async fn append_a_busy_day(&self, rows: u64) {
-        for shard in 0..4_i32 {
-            for row in 0..rows {
-                let sequence = row * 3 + 1;
-                let number = row / 4 + 1;
-                let event = match row % 4 {
-                    0 => opened(trade(number, Side::Long)),
-                    1 => modified(TradeState {
-                        stop_loss_price: "150.5".into(),
-                        ..trade(number, Side::Long)
-                    }),
-                    2 => closed(
-                        TradeState {
-                            quantity: "2".into(),
-                            ..trade(number, Side::Long)
-                        },
-                        CloseReason::Client,
-                    ),
-                    _ => closed(
-                        TradeState {
-                            quantity: "0".into(),
-                            ..trade(number, Side::Long)
-                        },
-                        CloseReason::StopLoss,
-                    ),
-                };
-                let id = |n: u64| Some(operation(u128::from(n) << 8 | u128::from(shard.unsigned_abs())));
-                self.append(
-                    shard,
-                    vec![
-                        entry(sequence, id(sequence), vec![deposited("100.25")]),
-                        entry(sequence + 1, None, vec![event]),
-                        entry(sequence + 2, id(sequence + 2), vec![]),
-                    ],
-                )
+        for shard in 0..4 {
+            self.append_rows(shard, (0..rows).map(|row| busy(shard, row)).collect())
                 .await;
-            }
         }
     }
 
@@ -191,6 +162,31 @@ impl Recorder {
         self.task.abort();
         let _ = self.task.await;
     }
+}
+
+/// The entries of one row of a busy day.
+fn busy(shard: i32, row: u64) -> Vec<JournalEntry> {
+    let sequence = row * 3 + 1;
+    let trade = TradeState {
+        stop_loss_price: "150.5".into(),
+        ..trade(row / 4 + 1, Side::Long)
+    };
+    let left = |quantity: &str| TradeState {
+        quantity: quantity.into(),
+        ..trade.clone()
+    };
+    let event = match row % 4 {
+        0 => opened(left("5")),
+        1 => modified(left("5")),
+        2 => closed(left("2"), CloseReason::Client),
+        _ => closed(left("0"), CloseReason::StopLoss),
+    };
+    let id = |n: u64| Some(operation(u128::from(n) << 8 | u128::from(shard.unsigned_abs())));
+    vec![
+        entry(sequence, id(sequence), vec![deposited("100.25")]),
+        entry(sequence + 1, None, vec![event]),
+        entry(sequence + 2, id(sequence + 2), vec![]),
+    ]
 }
 
 pub fn entry(sequence: u64, operation: Option<OperationRecord>, events: Vec<JournalEvent>) -> JournalEntry {
