@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// Engine time of sequence 0.
 pub const START_US: u64 = 1_700_000_000_000_000;
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A deployment with a few shards.
 pub struct World {
