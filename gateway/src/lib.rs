@@ -5,17 +5,52 @@
 //! envelope and queued for the engine that leads the account's shard; history is read from the recorder's tables.
 //! The gateway keeps no state that matters: any number of them may run, and each may die at any time.
 //!
-//! Reading order: `server` (the doors and the stack), `trade` (a thin service), `wire` (the envelope), `failure`
-//! (every error), then `stream`.
+//! Reading order: `server` (the doors and the stack), `trade` (a thin service), `room` and `wire` (the envelope),
+//! `failure` (every error), then `stream`.
 
+mod around;
+mod auth;
+mod balance;
 mod config;
+mod deadline;
+mod failure;
+mod health;
+mod history;
+mod limits;
+mod listen;
+mod market;
+mod methods;
+mod metrics;
+mod operation;
+mod page;
+mod room;
+mod server;
+mod stream;
 pub mod token;
+mod trace;
+mod trade;
+mod validate;
+mod wallet;
+mod wire;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use bus::{Caller, Calls, EventReader};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use config::{Config, Connections, Deadlines, Limits, Rate, Streams, TokenConfig, TokenKey};
+
+use crate::around::Inner;
+use crate::history::History;
+use crate::market::Instruments;
+use crate::metrics::Metrics;
+use crate::room::Room;
+use crate::stream::events::{self, EventHub};
+use crate::stream::quotes::{self, QuoteHub};
 
 /// Why a gateway could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +74,24 @@ pub enum GatewayError {
 /// A gateway whose port is bound; it answers once [`serve`](Self::serve) runs.
 #[derive(Debug)]
 pub struct Gateway {
+    listener: TcpListener,
     address: SocketAddr,
+    doors: Doors,
+    connections: Connections,
+    drain: Duration,
+    ready: watch::Receiver<bool>,
+    /// Told when shutdown begins: streams end, health says so.
+    leaving: CancellationToken,
+    /// Told when all is over: background tasks end. On dropping the gateway too.
+    _stopped: DropGuard,
+}
+
+struct Doors(Inner);
+
+impl std::fmt::Debug for Doors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Doors")
+    }
 }
 
 impl Gateway {
@@ -48,7 +100,75 @@ impl Gateway {
     /// # Errors
     /// See [`GatewayError`].
     pub async fn bind(config: Config) -> Result<Self, GatewayError> {
-        Ok(Self { address: config.listen })
+        let shards: i32 = sqlx::query_scalar("SELECT shards FROM cluster")
+            .fetch_one(&config.database)
+            .await?;
+        let shards = u32::try_from(shards).map_err(|_| GatewayError::Config(format!("{shards} shards")))?;
+        let stopped = CancellationToken::new();
+        let calls = Caller::start(&config.redis, config.calls, stopped.clone());
+        Self::assemble(config, shards, calls, stopped).await
+    }
+
+    /// The same with another way to the engines: for simulations and tests.
+    ///
+    /// # Errors
+    /// See [`GatewayError`].
+    pub async fn bind_with<C: Calls>(config: Config, shards: u32, calls: C) -> Result<Self, GatewayError> {
+        Self::assemble(config, shards, calls, CancellationToken::new()).await
+    }
+
+    async fn assemble<C: Calls>(
+        config: Config,
+        shards: u32,
+        calls: C,
+        stopped: CancellationToken,
+    ) -> Result<Self, GatewayError> {
+        if shards == 0 || config.deadlines.default.is_zero() || config.deadlines.max < config.deadlines.default {
+            return Err(GatewayError::Config(
+                "shards and deadlines must be above zero, the longest last".to_owned(),
+            ));
+        }
+        let leaving = CancellationToken::new();
+        let guard = stopped.clone().drop_guard();
+        let room = Arc::new(Room {
+            calls,
+            shards,
+            history: History::new(config.database.clone(), shards, stopped.clone()),
+            events: Arc::new(EventHub::new(shards, config.streams.queue_max)),
+            quotes: Arc::new(QuoteHub::new()),
+            instruments: Instruments::default(),
+            places: Arc::new(Semaphore::new(config.streams.count_max)),
+            streams: config.streams,
+            metrics: Arc::new(Metrics::new()),
+        });
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let doors = server::doors(&config, &room, health, &leaving)?;
+
+        let listen = |cause| GatewayError::Listen {
+            address: config.listen,
+            cause,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+
+        let reader = EventReader::new(config.redis.clone(), shards);
+        let following = events::follow(Arc::clone(&room.events), reader, room.history.clone());
+        tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
+        let following = quotes::follow(Arc::clone(&room.quotes), config.redis.clone());
+        tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
+        let (told, ready) = watch::channel(false);
+        let watching = health::watch(room, reporter, told, leaving.clone());
+        tokio::spawn(stopped.run_until_cancelled_owned(watching));
+        Ok(Self {
+            listener,
+            address,
+            doors: Doors(doors),
+            connections: config.connections,
+            drain: config.drain,
+            ready,
+            leaving,
+            _stopped: guard,
+        })
     }
 
     /// Where it listens, with the port that the system chose.
@@ -59,16 +179,25 @@ impl Gateway {
 
     /// Whether calls would be answered now: engines and database are there, and no shutdown was asked for.
     #[must_use]
-    pub fn readiness(&self) -> tokio::sync::watch::Receiver<bool> {
-        tokio::sync::watch::channel(false).1
+    pub fn readiness(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
     }
 
     /// Serves until `shutdown`, then lets running calls finish for [`Config::drain`].
     ///
     /// # Errors
-    /// See [`GatewayError`].
+    /// None at the moment; see [`GatewayError`].
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), GatewayError> {
-        shutdown.cancelled().await;
+        tracing::info!(address = %self.address, "the gateway is open");
+        listen::serve(
+            self.listener,
+            self.doors.0,
+            self.connections,
+            self.drain,
+            shutdown,
+            self.leaving,
+        )
+        .await;
         Ok(())
     }
 }

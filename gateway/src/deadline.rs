@@ -1,0 +1,255 @@
+//! How long a call may take: what the client asks for, within what we allow.
+//!
+//! The handler knows best what is lost at the deadline, so it gets the [`Deadline`] and answers by it; the layer cuts
+//! off what does not. tonic's own timeout would answer CANCELLED and would let streams run on.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::around::Inner;
+use crate::config::Deadlines;
+use crate::failure::Failure;
+use crate::methods::{self, Method};
+
+/// How long after the deadline a handler is cut off that did not answer by itself.
+const GRACE: Duration = Duration::from_millis(100);
+/// Most of a client's timeout that is kept back, so that the answer is there before the client hangs up.
+const MARGIN_MAX: Duration = Duration::from_millis(50);
+
+/// Until when a call wants its answer. An extension of the request; streams have it only if their client set one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    /// On our clock for waiting.
+    pub at: Instant,
+}
+
+impl Deadline {
+    /// So much from now.
+    pub fn after(timeout: Duration) -> Self {
+        Self {
+            at: Instant::now() + timeout,
+        }
+    }
+
+    /// What is left of it.
+    pub fn left(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// On the wall clock: what the envelope carries. Microseconds since the epoch.
+    pub fn wall_us(&self) -> u64 {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + self.left();
+        u64::try_from(wall.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Reads `grpc-timeout`: at most 8 digits and a unit.
+fn read(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+    let Some(value) = headers.get("grpc-timeout") else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().ok().and_then(parse);
+    parsed
+        .map(Some)
+        .ok_or_else(|| Failure::invalid("grpc-timeout", "must be 1 to 8 digits and one of H, M, S, m, u, n"))
+}
+
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// How long this call gets; `None` for as long as it likes.
+fn allowed(asked: Option<Duration>, streams: bool, limits: Deadlines) -> Option<Duration> {
+    match asked {
+        None if streams => None,
+        None => Some(limits.default),
+        Some(asked) if streams => Some(asked),
+        Some(asked) => Some((asked - (asked / 10).min(MARGIN_MAX)).min(limits.max)),
+    }
+}
+
+/// What is said when the handler did not answer in time.
+fn cut_off(method: Option<&Method>) -> Failure {
+    if method.is_some_and(|method| method.mutates) {
+        Failure::UnknownOutcome { request_id: None }
+    } else {
+        Failure::Expired
+    }
+}
+
+/// The layer. Streams end, with a status, also when the server is `leaving`.
+pub(crate) async fn enforce(
+    limits: Deadlines,
+    leaving: CancellationToken,
+    mut request: Request<Body>,
+    inner: Inner,
+) -> Response<Body> {
+    let method = methods::find(request.uri().path());
+    // Health watches and reflection are open-ended too; they come and go with their connection.
+    let streams = method.is_none_or(|method| method.streams);
+    let asked = match read(request.headers()) {
+        Ok(asked) => asked,
+        Err(failure) => return Status::from(failure).into_http(),
+    };
+    let Some(timeout) = allowed(asked, streams, limits) else {
+        let response = inner.pass(request).await;
+        return response.map(|body| Body::new(Bounded::new(body, None, leaving)));
+    };
+    if timeout.is_zero() {
+        return Status::from(Failure::Expired).into_http();
+    }
+    let deadline = Deadline::after(timeout);
+    request.extensions_mut().insert(deadline);
+    let answer = tokio::time::timeout_at(deadline.at + GRACE, inner.pass(request)).await;
+    match answer {
+        Ok(response) if streams => response.map(|body| Body::new(Bounded::new(body, Some(deadline), leaving))),
+        // One message that is there already.
+        Ok(response) => response,
+        Err(_) => Status::from(cut_off(method)).into_http(),
+    }
+}
+
+/// A body that ends with a status when its time is up or the server leaves.
+struct Bounded {
+    body: Body,
+    end: Pin<Box<dyn Future<Output = Failure> + Send>>,
+    ended: bool,
+}
+
+impl Bounded {
+    fn new(body: Body, deadline: Option<Deadline>, leaving: CancellationToken) -> Self {
+        let end = async move {
+            let up = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = up => Failure::Expired,
+                () = leaving.cancelled() => Failure::Leaving,
+            }
+        };
+        Self {
+            body,
+            end: Box::pin(end),
+            ended: false,
+        }
+    }
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(failure) = self.end.as_mut().poll(cx) {
+            self.ended = true;
+            // Whoever writes into it sees that nobody reads.
+            self.body = Body::empty();
+            let mut trailers = HeaderMap::new();
+            let written = Status::from(failure).add_header(&mut trailers);
+            return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_has_up_to_eight_digits_and_a_unit() {
+        for (text, want) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("10S", Some(Duration::from_secs(10))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("0m", Some(Duration::ZERO)),
+            ("5u", Some(Duration::from_micros(5))),
+            ("123456789S", None),
+            ("S", None),
+            ("", None),
+            ("1", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("1 S", None),
+            ("1é", None),
+            ("1.5S", None),
+        ] {
+            assert_eq!(parse(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn unary_calls_are_bounded_and_streams_only_when_asked() {
+        let limits = Deadlines::default();
+        let seconds = Duration::from_secs;
+        assert_eq!(allowed(None, false, limits), Some(seconds(5)));
+        assert_eq!(allowed(Some(seconds(3600)), false, limits), Some(seconds(30)));
+        assert_eq!(
+            allowed(Some(seconds(1)), false, limits),
+            Some(Duration::from_millis(950))
+        );
+        assert_eq!(allowed(None, true, limits), None);
+        assert_eq!(allowed(Some(seconds(3600)), true, limits), Some(seconds(3600)));
+        assert_eq!(allowed(Some(Duration::ZERO), false, limits), Some(Duration::ZERO));
+    }
+
+    fn silent() -> Body {
+        Body::new(http_body_util::StreamBody::new(futures::stream::pending::<
+            Result<Frame<Bytes>, Status>,
+        >()))
+    }
+
+    async fn end(mut body: Bounded) -> tonic::Code {
+        use http_body_util::BodyExt as _;
+        let frame = body.frame().await.unwrap().unwrap();
+        assert!(body.frame().await.is_none());
+        Status::from_header_map(frame.trailers_ref().unwrap()).unwrap().code()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_with_a_status_at_its_deadline_and_when_the_server_leaves() {
+        let leaving = CancellationToken::new();
+        let body = Bounded::new(silent(), Some(Deadline::after(Duration::from_secs(1))), leaving.clone());
+        assert_eq!(end(body).await, tonic::Code::DeadlineExceeded);
+        let body = Bounded::new(silent(), None, leaving.clone());
+        leaving.cancel();
+        assert_eq!(end(body).await, tonic::Code::Unavailable);
+    }
+}

@@ -1,0 +1,148 @@
+//! The port: accepts connections, bounds what each may do, and lets them go in good order.
+//!
+//! One port speaks HTTP/1.1 and HTTP/2 without TLS, which ends in front of us. Every limit is set here by hand, because
+//! the libraries' defaults are "none" in several places.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use crate::around::Inner;
+use crate::config::Connections;
+use crate::server::Socket;
+
+const STREAMS_MAX: u32 = 100;
+const HEADER_LIST_BYTES_MAX: u32 = 8 * 1024;
+const PENDING_RESETS_MAX: usize = 20;
+const LOCAL_RESETS_MAX: usize = 64;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// After accepting failed, for example because there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until `shutdown`; then tells `leaving`, and waits `drain` for what is running.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    doors: Inner,
+    limits: Connections,
+    drain: Duration,
+    shutdown: CancellationToken,
+    leaving: CancellationToken,
+) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HTTP1_BUFFER_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let builder = Arc::new(builder);
+    let places = Arc::new(Semaphore::new(limits.count_max.max(1)));
+    let mut connections = JoinSet::new();
+
+    let accepting = async {
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
+            while connections.try_join_next().is_some() {}
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let connection = connection(
+                        Arc::clone(&builder),
+                        stream,
+                        peer,
+                        doors.clone(),
+                        limits,
+                        leaving.clone(),
+                    );
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(accepting).await;
+    // From here on new clients are refused by the system and go elsewhere.
+    drop(listener);
+    leaving.cancel();
+    let drained = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!(left = connections.len(), "drain: connections are cut");
+        connections.shutdown().await;
+    }
+}
+
+async fn connection(
+    builder: Arc<Builder<TokioExecutor>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    doors: Inner,
+    limits: Connections,
+    leaving: CancellationToken,
+) {
+    // Answers are small and somebody waits for them.
+    let _best_effort = stream.set_nodelay(true);
+    let used = Arc::new(AtomicBool::new(false));
+    let service = hyper::service::service_fn({
+        let used = Arc::clone(&used);
+        move |request: Request<Incoming>| {
+            used.store(true, Ordering::Relaxed);
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Socket(peer));
+            let answer = doors.pass(request);
+            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        }
+    });
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut first_request = pin!(tokio::time::sleep(limits.first_request));
+    let mut too_old = pin!(tokio::time::sleep(limits.age_max));
+    let (mut waiting, mut young) = (true, true);
+    loop {
+        tokio::select! {
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, %peer, "connection ended");
+                }
+                return;
+            }
+            () = first_request.as_mut(), if waiting => {
+                // Nothing came: somebody holds connections, or half of a preface, open.
+                if !used.load(Ordering::Relaxed) {
+                    return;
+                }
+                waiting = false;
+            }
+            () = async { tokio::select! { () = too_old.as_mut() => {}, () = leaving.cancelled() => {} } }, if young => {
+                serving.as_mut().graceful_shutdown();
+                young = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What is counted: calls by method, door and outcome, how long they took, and streams that lost their place.
+//!
+//! Through the OpenTelemetry API: the process decides whether and where anything is written. Labels have few values.
+
+use std::time::Duration;
+
+use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
+use opentelemetry::{KeyValue, global};
+use tonic::Code;
+
+use crate::methods::Method;
+use crate::trace::Door;
+
+/// The instruments. Made after the process has installed its meter provider.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    duration: Histogram<f64>,
+    streams: UpDownCounter<i64>,
+    gaps: Counter<u64>,
+}
+
+impl Metrics {
+    /// Registers the instruments.
+    pub fn new() -> Self {
+        let meter = global::meter("fulcrum.gateway");
+        Self {
+            duration: meter
+                .f64_histogram("rpc.server.duration")
+                .with_unit("s")
+                .with_description("How long calls took, streams to their end.")
+                .build(),
+            streams: meter
+                .i64_up_down_counter("fulcrum.gateway.streams")
+                .with_description("Streams open now.")
+                .build(),
+            gaps: meter
+                .u64_counter("fulcrum.gateway.stream.gaps")
+                .with_description("Streams ended with GAP: a reader too slow, or a tail that was lost.")
+                .build(),
+        }
+    }
+
+    /// A call is over.
+    pub fn call_ended(&self, method: Option<&'static Method>, door: Door, code: Code, took: Duration) {
+        let (service, name) = method.map_or(("other", "other"), |it| (it.service.as_str(), it.name.as_str()));
+        let labels = [
+            KeyValue::new("rpc.service", service),
+            KeyValue::new("rpc.method", name),
+            KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))),
+            KeyValue::new("door", door.name()),
+        ];
+        self.duration.record(took.as_secs_f64(), &labels);
+    }
+
+    /// A stream began (1) or ended (-1).
+    pub fn streams_changed(&self, by: i64, method: &'static str) {
+        self.streams.add(by, &[KeyValue::new("rpc.method", method)]);
+    }
+
+    /// A stream lost its place.
+    pub fn gap(&self) {
+        self.gaps.add(1, &[]);
+    }
+}

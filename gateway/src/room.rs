@@ -1,0 +1,159 @@
+//! The one room behind the three doors: what the services share, and how they call the engine.
+
+use std::sync::Arc;
+
+use bus::{CallError, Calls};
+use contracts::bus::request::Command;
+use contracts::shard;
+use prost::Message;
+use tokio::sync::Semaphore;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::auth::{Identity, Scope};
+use crate::config::Streams;
+use crate::deadline::Deadline;
+use crate::failure::Failure;
+use crate::history::History;
+use crate::market::Instruments;
+use crate::metrics::Metrics;
+use crate::stream::events::EventHub;
+use crate::stream::quotes::QuoteHub;
+use crate::trace::TraceContext;
+use crate::validate::Mutation;
+use crate::wire::{self, Answer, Envelope};
+
+/// What the services share.
+pub(crate) struct Room<C> {
+    /// The way to the engines.
+    pub calls: C,
+    /// How many shards there are.
+    pub shards: u32,
+    /// The recorder's tables, and the journal.
+    pub history: History,
+    /// Committed entries, by account.
+    pub events: Arc<EventHub>,
+    /// The venue's newest quotes.
+    pub quotes: Arc<QuoteHub>,
+    /// What can be traded.
+    pub instruments: Instruments,
+    /// Places for streams.
+    pub places: Arc<Semaphore>,
+    /// How streams behave.
+    pub streams: Streams,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// One call past authentication.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// Who calls.
+    pub identity: Arc<Identity>,
+    /// Until when; a stream may have none.
+    pub deadline: Option<Deadline>,
+    traceparent: String,
+}
+
+impl Call {
+    /// The call that a request is part of, if its token has the scope.
+    pub fn of<T>(request: &tonic::Request<T>, scope: Scope) -> Result<Self, Failure> {
+        let extensions = request.extensions();
+        // Not there only if a service was mounted outside of the stack.
+        let identity = extensions
+            .get::<Arc<Identity>>()
+            .cloned()
+            .ok_or(Failure::TokenInvalid("a bearer token is required"))?;
+        identity.require(scope)?;
+        let traceparent = extensions.get::<TraceContext>().cloned().unwrap_or_default().0;
+        Ok(Self {
+            identity,
+            deadline: extensions.get().copied(),
+            traceparent,
+        })
+    }
+
+    /// The deadline of one step of a call: its own, or for a stream a short one.
+    pub fn step(&self) -> Deadline {
+        self.deadline.unwrap_or_else(|| Deadline::after(STEP))
+    }
+}
+
+/// How long a stream waits for one answer of the engine, and the market for its instruments.
+pub(crate) const STEP: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl<C: Calls> Room<C> {
+    /// The shard of an account.
+    pub fn shard(&self, account_id: &str) -> u32 {
+        shard::of_account(account_id, self.shards)
+    }
+
+    /// Queues a mutation and waits for its first answer.
+    ///
+    /// Once begun it is seen to its end even if the client goes away: the operation happens or not whoever listens.
+    pub async fn mutate<T, R>(&self, call: &Call, it: Mutation<T>, command: fn(T) -> Command) -> Result<R, Failure>
+    where
+        R: Message + Default,
+    {
+        let request_id = it.request_id;
+        let reply = self.send(call, &it.account_id, Some(request_id), 0, command(it.command))?;
+        let ended = tokio::spawn(reply.in_current_span()).await;
+        match ended.map_err(|cause| Failure::Internal(format!("a call did not end: {cause}")))? {
+            Err(CallError::UnknownOutcome) => Err(Failure::UnknownOutcome {
+                request_id: Some(request_id),
+            }),
+            Err(error) => Err(error.into()),
+            Ok(reply) => wire::answer(reply).map(|answer: Answer<R>| answer.message),
+        }
+    }
+
+    /// Asks the engine. `account_id` is empty for the market.
+    pub async fn read<R>(
+        &self,
+        call: &Call,
+        account_id: &str,
+        min_sequence: u64,
+        command: Command,
+    ) -> Result<Answer<R>, Failure>
+    where
+        R: Message + Default,
+    {
+        let reply = self.send(call, account_id, None, min_sequence, command)?;
+        match reply.await {
+            // It changed nothing, so nothing is unknown.
+            Err(CallError::UnknownOutcome) => Err(Failure::Expired),
+            Err(error) => Err(error.into()),
+            Ok(reply) => wire::answer(reply),
+        }
+    }
+
+    fn send(
+        &self,
+        call: &Call,
+        account_id: &str,
+        request_id: Option<Uuid>,
+        min_sequence: u64,
+        command: Command,
+    ) -> Result<impl Future<Output = Result<contracts::bus::Reply, CallError>> + Send + use<C>, Failure> {
+        let deadline = call.step();
+        if deadline.left().is_zero() {
+            return Err(Failure::Expired);
+        }
+        let request = contracts::bus::Request::from(Envelope {
+            principal: &call.identity.principal,
+            account_id,
+            shard: if account_id.is_empty() {
+                0
+            } else {
+                self.shard(account_id)
+            },
+            request_id,
+            expires_at_us: deadline.wall_us(),
+            traceparent: &call.traceparent,
+            min_sequence,
+            command,
+        });
+        let calls = self.calls.clone();
+        Ok(async move { calls.call(request, deadline.at).await })
+    }
+}
