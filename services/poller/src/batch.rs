@@ -29,6 +29,8 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Pending {
     each: bool,
+    /// Redis refused the last batch: until the next try only the newest of a symbol is kept, even when each is to be forwarded.
+    refused: bool,
     waiting: Vec<Waiting>,
 }
 
@@ -54,7 +56,7 @@ impl Pending {
     /// Adds a quote that is newer than all before it.
     pub fn push(&mut self, quote: Quote, now: Instant) -> Dropped {
         self.waiting.push(Waiting { quote, since: now });
-        let conflated = if !self.each {
+        let conflated = if !self.each || self.refused {
             self.replace_older()
         } else if self.waiting.len() > FORWARD_MAX {
             self.keep_newest()
@@ -66,6 +68,7 @@ impl Pending {
 
     /// Takes everything that is still worth publishing.
     pub fn take(&mut self, now: Instant) -> (Vec<Waiting>, Dropped) {
+        self.refused = false;
         let before = self.waiting.len();
         let mut taken = std::mem::take(&mut self.waiting);
         taken.retain(|waiting| now.duration_since(waiting.since) < WAIT_MAX);
@@ -75,6 +78,7 @@ impl Pending {
 
     /// Puts back what Redis did not take; a quote that came meanwhile wins.
     pub fn put_back(&mut self, mut taken: Vec<Waiting>) -> Dropped {
+        self.refused = true;
         taken.append(&mut self.waiting);
         self.waiting = taken;
         Dropped {
@@ -203,7 +207,11 @@ mod tests {
             let (taken, _) = pending.take(now);
             pending.push(quote("BTC", 2), now);
             assert_eq!(pending.put_back(taken).conflated, 1);
-            assert_eq!(shown(&pending.take(now).0), ["SOL 1", "BTC 2"]);
+            assert_eq!(pending.push(quote("BTC", 3), now).conflated, 1, "still away");
+            assert_eq!(shown(&pending.take(now).0), ["SOL 1", "BTC 3"]);
+            // The next try is under way: each is kept again.
+            pending.push(quote("BTC", 4), now);
+            assert_eq!(pending.push(quote("BTC", 5), now).conflated, usize::from(!each));
         }
     }
 

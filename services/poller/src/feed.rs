@@ -203,8 +203,8 @@ impl<D: Dial> Client<D> {
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(reason))) => {
                     let reason = reason.map_or_else(|| "without a reason".to_owned(), |frame| frame.to_string());
-                    // Flushes the answer to the close.
-                    let _ = timeout(GOODBYE, socket.close(None)).await;
+                    // The library has queued the answer to the close.
+                    let _ = timeout(GOODBYE, socket.flush()).await;
                     return Ended::Closed(reason);
                 }
                 Some(Err(error)) => return Ended::Broken(error.to_string()),

@@ -60,7 +60,7 @@ impl Desk {
         self.pending().clear();
     }
 
-    fn push(&self, quote: Quote) {
+    pub(crate) fn push(&self, quote: Quote) {
         let dropped = self.pending().push(quote, Instant::now());
         self.count(dropped);
         self.filled.notify_one();

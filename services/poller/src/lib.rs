@@ -4,10 +4,10 @@
 //! [`batch`] (newest wins) and leaves through [`publish`]; [`feed`] keeps the socket alive and replaces it when it dies. What it never
 //! does is say an old price again: when the venue is silent, so is the poller, and staleness shows where it matters.
 //!
-//! A replay is not a second path: [`replay`] is a server that speaks the venue's protocol from a [`tape`], and the ordinary client
-//! connects to it. [`record`] writes such tapes.
+//! A replay is not a second path: [`mod@replay`] is a server that speaks the venue's protocol from a [`tape`], and the ordinary client
+//! connects to it. [`mod@record`] writes such tapes.
 //!
-//! Reading order: [`config`], [`frame`], [`feed`], then [`run`].
+//! Reading order: [`config`], [`frame`], [`feed`], then [`mod@run`].
 
 pub mod batch;
 pub mod clock;

@@ -207,8 +207,8 @@ impl Hall {
                     }
                     Some(Ok(Message::Pong(_))) => pinged = None,
                     Some(Ok(Message::Close(_))) => {
-                        // Flushes the answer to the close.
-                        let _ = timeout(GOODBYE, socket.close(None)).await;
+                        // The library has queued the answer to the close.
+                        let _ = timeout(GOODBYE, socket.flush()).await;
                         return None;
                     }
                     Some(Ok(_)) => {}

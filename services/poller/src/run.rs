@@ -112,10 +112,12 @@ impl Poller {
         let trial = stop.child_token();
         let (client, mut intake, mut state) = (self.client(url), self.intake(), self.status.watch());
         let live = client.run(&mut intake, &trial);
+        // The sender lives in `self`, so this ends only with data.
+        let data = async { drop(state.wait_for(|state| state.last_frame_at.is_some()).await) };
         tokio::pin!(live);
         tokio::select! {
             () = &mut live => return true,
-            _ = state.wait_for(|state| state.last_frame_at.is_some()) => {
+            () = data => {
                 tracing::info!(url, "prices: LIVE");
                 live.await;
                 return true;
