@@ -18,8 +18,8 @@ CREATE TABLE operations (
     done_at       timestamptz NOT NULL,
     -- Encoded fulcrum.bus.v1.OperationRecord.
     record        bytea       NOT NULL,
-    -- A tripwire: an operation that was executed twice would stop the recorder here.
-    PRIMARY KEY (principal, request_id)
+    -- A tripwire: an operation that a shard executed twice would stop the recorder here. One id on two shards is two operations.
+    PRIMARY KEY (shard, principal, request_id)
 );
 
 -- Every trade, open or closed, as of the cursor.

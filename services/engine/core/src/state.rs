@@ -242,3 +242,69 @@ impl State {
         self.accounts.get(*self.account_numbers.get(id)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, OpenTrade, Portion, Size};
+    use crate::instrument::default_instruments;
+    use crate::market::Market;
+    use crate::money::{Leverage, Price, Quantity};
+    use crate::quote::Quote;
+    use crate::time::Timestamp;
+    use crate::trade::Side;
+
+    #[test]
+    fn the_room_of_a_closed_trade_is_used_again() {
+        let (mut state, mut market, at) = (State::new(), Market::new(), Timestamp::from_micros(1));
+        let account = AccountId::new("demo").expect("an id");
+        let instrument = default_instruments().pop().expect("there are defaults");
+        let symbol = instrument.symbol.clone();
+        let mut act = |market: &Market, command: Command| {
+            let events = crate::decide(&state, market, at, &command).expect("it is allowed");
+            events.iter().for_each(|event| state.apply(at, event));
+            (state.trades.len(), state.gaps.len(), state.clone())
+        };
+        act(
+            &market,
+            Command::InitializeWallet {
+                account: account.clone(),
+            },
+        );
+        let (.., listed) = act(&market, Command::ConfigureInstrument(instrument));
+        let [bid, ask] = ["199.98", "200"].map(|text| Price::parse(text).expect("a price"));
+        market.observe(
+            &listed,
+            at,
+            &Quote {
+                symbol: symbol.clone(),
+                bid,
+                ask,
+                venue_time: at,
+                update_id: 1,
+            },
+        );
+        for number in 1..=5 {
+            let order = OpenTrade {
+                account: account.clone(),
+                symbol: symbol.clone(),
+                side: Side::Long,
+                size: Size::Quantity(Quantity::parse("1").expect("a quantity")),
+                leverage: Leverage::parse("10").expect("leverage"),
+                stop_loss: None,
+                take_profit: None,
+                slippage: None,
+            };
+            let (room, gaps, _) = act(&market, Command::OpenTrade(order));
+            assert_eq!((room, gaps), (1, 0));
+            let trade = TradeId::new(number);
+            let close = Command::CloseTrade {
+                account: account.clone(),
+                trade,
+                portion: Portion::All,
+            };
+            let (room, gaps, _) = act(&market, close);
+            assert_eq!((room, gaps), (1, 1));
+        }
+    }
+}

@@ -175,7 +175,7 @@ fn fault_16_a_trade_obeys_its_owner_alone() {
     );
 }
 
-/// TorchTrade #314 (V71): a long at 100, 20x, gapped to 90, was booked at its trigger price of about 95.
+/// Elsewhere a long at 100, 20x, that gapped to 90 was booked at its trigger price of about 95.
 #[test]
 fn a_gap_is_booked_where_the_market_is() {
     check(
@@ -190,7 +190,7 @@ fn a_gap_is_booked_where_the_market_is() {
     );
 }
 
-/// trading-player #3 (V72): 1,000 at 50x went to a balance of −4,000, because liquidation was only displayed.
+/// Elsewhere 1,000 at 50x went to a balance of −4,000, because liquidation was only displayed.
 #[test]
 fn a_balance_never_goes_below_zero() {
     check(
@@ -207,7 +207,7 @@ fn a_balance_never_goes_below_zero() {
     );
 }
 
-/// public-multidex #12: one account so small that it rounded to zero could never be liquidated.
+/// Elsewhere an account so small that it rounded to zero could never be liquidated.
 #[test]
 fn dust_is_liquidated_too() {
     check(

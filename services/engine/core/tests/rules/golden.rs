@@ -1,4 +1,5 @@
-//! Published numbers, recomputed. Each row names its source; where a source rounds, so does the comparison.
+//! Published numbers, recomputed. Each row names its source; where a source rounds, so does the comparison. The labels
+//! V1, V2 and so on only tell the rows apart.
 
 use engine_core::Side::{self, Long, Short};
 use engine_core::formula::{
@@ -164,7 +165,7 @@ fn profits() {
         // V67: MQL5 examples: EURJPY 1 lot, XAUUSD 1 lot.
         ("V67", Long, "100000", "155", "156", "100000"),
         ("V67", Long, "100", "2500", "2510", "1000"),
-        // V72: the raw figures of trading-player #3, which negative balance protection then caps; see `faults`.
+        // V72: the raw figures behind `faults::a_balance_never_goes_below_zero`, before protection caps them.
         ("V72", Long, "500", "100", "90", "-5000"),
     ] {
         assert_eq!(

@@ -4,9 +4,9 @@
 //! A life that goes wrong is shrunk and printed step by step. `PROPTEST_CASES` plays more of them.
 
 use engine_core::{
-    Change, CloseReason, Command, Currency, Event, EventKind, Instrument, LedgerAccount, Leverage, Money, Observation,
-    OpenTrade, Percent, Portion, Price, Quantity, Quote, Rate, Refusal, Side, Size, SlippageBound, TradeId,
-    TradingMode,
+    Change, CloseReason, Command, Currency, Event, EventKind, Instrument, LedgerAccount, Leverage, Market, Money,
+    Observation, OpenTrade, Percent, Portion, Price, Quantity, Quote, Rate, Refusal, Side, Size, SlippageBound,
+    TradeId, TradingMode,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -67,7 +67,10 @@ enum Step {
         term: usize,
         value: usize,
     },
-    Restore,
+    /// Through a snapshot and back; a new process has forgotten the quotes too.
+    Restore {
+        forget: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,9 +102,10 @@ fn step() -> impl Strategy<Value = Step> {
     let who = prop_oneof![10 => 0..ACCOUNTS.len() - 1, 1 => Just(ACCOUNTS.len() - 1)];
     let what = 0..SYMBOLS.len();
     let moves = prop_oneof![20 => -120..120_i64, 4 => -600..600_i64, 1 => -5_000..5_000_i64];
+    let spread = prop_oneof![30 => 1..600_i64, 1 => 600..2_000_000_i64];
     let late = prop_oneof![20 => Just(0_i64), 2 => 0..6_000_i64, 1 => -3_000..40_000_i64];
     let sizing = prop_oneof![
-        (50..200_000_i64).prop_map(Sizing::Cents),
+        prop_oneof![8 => 50..200_000_i64, 1 => -1..150_i64].prop_map(Sizing::Cents),
         (1..3_000_i64).prop_map(Sizing::Share)
     ];
     let leverage = prop_oneof![1..=101_i64, Just(1), Just(100), 5..30_i64];
@@ -110,14 +114,14 @@ fn step() -> impl Strategy<Value = Step> {
         (0..120_i64, -2..3_i64).prop_map(|(hundredths, more)| Parting::Steps(hundredths, more)),
         (1..=10_000_i64).prop_map(Parting::Percent),
     ];
-    let offset = || prop_oneof![3 => Just(0_i64), 5 => -400..400_i64];
+    let offset = || prop_oneof![6 => Just(0_i64), 5 => -400..400_i64];
     let stop = || prop_oneof![Just(Stop::Keep), Just(Stop::Clear), (-400..400_i64).prop_map(Stop::At)];
     let bound = prop::option::weighted(0.2, (-50..50_i64, 0..60_u32));
     prop_oneof![
         2 => who.clone().prop_map(|account| Step::Wallet { account }),
         2 => (who.clone(), -600_000..600_000_i64).prop_map(|(account, cents)| Step::Transfer { account, cents }),
         3 => prop_oneof![10 => 0..2_000_i64, 2 => 0..8_000_i64, 1 => 0..50_000_i64].prop_map(|ms| Step::Wait { ms }),
-        30 => (what.clone(), moves, 1..600_i64, late, prop::bool::weighted(0.05))
+        30 => (what.clone(), moves, spread, late, prop::bool::weighted(0.05))
             .prop_map(|(symbol, move_bps, spread, late_ms, repeat)| Step::Quote { symbol, move_bps, spread, late_ms, repeat }),
         20 => (who.clone(), what.clone(), any::<bool>(), sizing, leverage, offset(), offset(), bound).prop_map(
             |(account, symbol, long, size, leverage, stop_bps, take_bps, bound)| Step::Open { account, symbol, long, size, leverage, stop_bps, take_bps, bound }
@@ -126,7 +130,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (who.clone(), 0..40_usize, stop(), stop(), prop::option::weighted(0.4, prop_oneof![5 => 1..40_000_i64, 1 => -100..2_i64, 1 => Just(9_000_000)]))
             .prop_map(|(account, trade, stop, take, add)| Step::Modify { account, trade, stop, take, add }),
         3 => (what, 0..6_usize, 0..4_usize).prop_map(|(symbol, term, value)| Step::Terms { symbol, term, value }),
-        1 => Just(Step::Restore),
+        1 => any::<bool>().prop_map(|forget| Step::Restore { forget }),
     ]
 }
 
@@ -202,6 +206,7 @@ impl Life {
                 let mid = (self.mids[place] * (10_000 + move_bps) / 10_000).clamp(5_000, 1_000_000_000);
                 self.mids[place] = mid;
                 self.update += u64::from(!repeat);
+                let spread = spread.min(mid);
                 let (bid, ask) = (mid - spread / 2, mid + spread - spread / 2);
                 let scale = self.naive.terms[place].price_scale + 2;
                 let venue_time = later(self.world.now, -late_ms * 1_000);
@@ -393,7 +398,13 @@ impl Life {
                     .expect("these terms are in range");
                 return self.compare();
             }
-            Step::Restore => self.world.state = self.world.copied(),
+            Step::Restore { forget } => {
+                self.world.state = self.world.copied();
+                if forget {
+                    self.world.market = Market::new();
+                    self.naive.forget();
+                }
+            }
         }
         let mut happened: Vec<Outcome> = self.world.events[events..]
             .iter()

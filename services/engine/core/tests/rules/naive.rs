@@ -175,6 +175,11 @@ impl Naive {
         }
     }
 
+    /// A new process knows no quotes.
+    pub fn forget(&mut self) {
+        self.feeds.fill(None);
+    }
+
     pub fn wallet(&mut self, account: usize) {
         if self.free[account].is_none() {
             self.free[account] = Some(500_000);

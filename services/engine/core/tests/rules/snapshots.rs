@@ -120,7 +120,10 @@ fn the_bytes_of_a_number_do_not_depend_on_how_it_was_written() {
 #[test]
 fn the_hash_of_a_known_life_is_known() {
     assert_eq!(State::new().hash().to_string(), "0221bd99cddffeb5c7fb03c6dc556247");
-    assert_eq!(play(A_LIFE).state.hash().to_string(), "e0ce071894944ab4407088c39eda20eb");
+    assert_eq!(
+        play(A_LIFE).state.hash().to_string(),
+        "e0ce071894944ab4407088c39eda20eb"
+    );
 }
 
 #[test]

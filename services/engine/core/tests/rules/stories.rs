@@ -353,6 +353,26 @@ fn a_partial_close_moves_the_trigger_with_the_trade() {
 }
 
 #[test]
+fn the_whole_margin_stands_behind_each_part() {
+    // Closed by hand past its liquidation price, which can be done before the second quote after a start. Half of it
+    // lost 75 with a share of 50: the other half's margin pays before the house does.
+    check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         restart
+         quote SOL_USDC 170 170.02
+         close demo 1 percent 50
+         quote SOL_USDC 170 170.02
+         balance demo USDC
+         own house USDC",
+        "demo trade 1 reduced by 2.5 at 170, profit -75, leaves 2.5 with margin 25, liquidation 190
+         demo trade 1 liquidated at 170, profit -25, house pays 50
+         demo has 4900 USDC free, 0 locked
+         House has 100",
+    );
+}
+
+#[test]
 fn a_hundred_percent_is_all_of_it() {
     check(
         "quote SOL_USDC 199.98 200
@@ -578,6 +598,20 @@ fn a_confirmed_spike_is_the_price() {
          quote SOL_USDC 101 101.02",
         "quote dropped: AwaitingConfirmation
          demo trade 1 liquidated at 101, profit -100, house pays 395",
+    );
+}
+
+#[test]
+fn a_spike_of_one_side_is_a_spike() {
+    check(
+        "quote SOL_USDC 199.98 200
+         quote SOL_USDC 150 200
+         quote SOL_USDC 199.98 200
+         quote SOL_USDC 199.98 250
+         freshness SOL_USDC",
+        "quote dropped: AwaitingConfirmation
+         quote dropped: AwaitingConfirmation
+         HardStale",
     );
 }
 
