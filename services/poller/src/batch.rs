@@ -49,6 +49,7 @@ impl Pending {
     pub fn new(each: bool) -> Self {
         Self {
             each,
+            refused: false,
             waiting: Vec::new(),
         }
     }
