@@ -17,6 +17,7 @@ pub mod feed;
 pub mod frame;
 pub mod intake;
 pub mod order;
+pub mod playback;
 pub mod player;
 pub mod protocol;
 pub mod publish;
@@ -28,8 +29,9 @@ pub mod stream;
 pub mod tape;
 pub mod timeline;
 
-pub use config::{Config, Feed, Playback, RecordConfig, ReplayConfig, Speed, TapeSource, VenueTime};
+pub use config::{Config, Feed, RecordConfig, ReplayConfig};
 pub use error::PollerError;
+pub use playback::{Playback, Speed, TapeSource, VenueTime, tape_time};
 pub use record::{Recorded, record};
 pub use replay::{ReplayServer, replay};
 pub use run::{Poller, run};

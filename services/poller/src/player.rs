@@ -10,8 +10,8 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::clock;
-use crate::config::Playback;
 use crate::error::PollerError;
+use crate::playback::Playback;
 use crate::stream;
 use crate::tape::{Body, Event, QuoteRow, Tape};
 use crate::timeline::Timeline;
@@ -168,7 +168,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::config::{Speed, TapeSource, VenueTime};
+    use crate::playback::{Speed, TapeSource, VenueTime};
 
     const TAPE: &str = "ts_us,symbol,bid,bid_qty,ask,ask_qty
 1400000000000000,SOL_USDC,143.53,58.157,143.54,205.146

@@ -161,7 +161,7 @@ impl Listener for Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TapeSource;
+    use crate::playback::TapeSource;
     use crate::tape::{Body, Tape};
 
     const FRAME: &str = r#"{"data":{"E":3,"T":2,"a":"2","b":"1","e":"bookTicker","s":"SOL_USDC","u":1},"stream":"bookTicker.SOL_USDC"}"#;

@@ -19,8 +19,9 @@ use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Playback, ReplayConfig};
+use crate::config::ReplayConfig;
 use crate::error::PollerError;
+use crate::playback::Playback;
 use crate::player::{self, Sent};
 use crate::protocol::Subscriptions;
 

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Feed, LIVE_PATIENCE, Playback};
+use crate::config::{Config, Feed, LIVE_PATIENCE};
 use crate::error::PollerError;
 use crate::feed::{Client, Network};
 use crate::intake::{Desk, Intake};
+use crate::playback::Playback;
 use crate::publish::{self, RedisOutlet};
 use crate::replay::ReplayServer;
 use crate::state::{Counters, FeedState, Mode, Status};

@@ -12,8 +12,8 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 use contracts::names;
 use serde_json::{Map, Value};
 
-use crate::config::TapeSource;
 use crate::error::PollerError;
+use crate::playback::TapeSource;
 
 /// The quotes that come with the program; see `data/NOTICE` for whose they are.
 const SAMPLE: &[u8] = include_bytes!("../data/sample_quotes.csv.zst");

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::{Speed, VenueTime};
+use crate::playback::{Speed, VenueTime};
 
 /// Pause between the end of a pass and the start of the next, on the tape's clock, microseconds.
 pub const PASS_GAP_US: i64 = 1_000_000;

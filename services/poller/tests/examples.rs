@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use poller::TapeSource;
 use poller::frame::{Frame, Rejection, parse};
 use poller::protocol::Subscriptions;
 use poller::stream::StreamKind;
+use poller::tape::Tape;
 use serde_json::Value;
 
 const FIXTURE: &str = include_str!("data/backpack_frames.json");
@@ -124,12 +126,17 @@ fn each_documented_request_is_understood_by_the_replay_server() {
     }
 }
 
-#[test]
-fn a_larger_collection_holds_no_surprise() {
-    let directory = std::env::var_os("FULCRUM_MARKET_DATA").map_or_else(
+/// Where a larger collection would be.
+fn collection() -> PathBuf {
+    std::env::var_os("FULCRUM_MARKET_DATA").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/market-data"),
         PathBuf::from,
-    );
+    )
+}
+
+#[test]
+fn a_larger_collection_holds_no_surprise() {
+    let directory = collection();
     let path = directory.join("backpack_examples.json");
     let Ok(text) = std::fs::read_to_string(&path) else {
         // Past the test harness, which would swallow it.
@@ -149,5 +156,24 @@ fn a_larger_collection_holds_no_surprise() {
             "{}: {shown}",
             example.id
         );
+    }
+}
+
+#[test]
+fn tapes_of_a_larger_collection_are_read() {
+    let files = std::fs::read_dir(collection())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let tapes =
+        files.filter(|path| path.to_string_lossy().contains("_quotes") && path.to_string_lossy().ends_with(".csv.zst"));
+    for path in tapes {
+        let tape = Tape::open(&TapeSource::File(path.clone())).unwrap();
+        let read = tape
+            .take(20_000)
+            .map(|event| event.unwrap_or_else(|error| panic!("{error}")))
+            .count();
+        assert!(read > 1_000, "{}: {read} quotes", path.display());
     }
 }
