@@ -1,1 +1,8 @@
-fn main() {}
+//! The one binary. Everything is in the library, so that tests can reach it.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    fulcrum::main().await
+}

@@ -1,0 +1,116 @@
+//! Looks at what a process needs, about once a second, and writes on its board what it sees.
+
+use std::time::{Duration, SystemTime};
+
+use engine::Status;
+use poller::FeedState;
+use redis::aio::ConnectionManager;
+use sqlx::PgPool;
+use tokio::sync::watch;
+
+use crate::ops::{Board, Condition};
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a store may take to answer before it counts as away.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whether Redis answers. Never ends.
+pub(crate) async fn redis(board: Board, redis: bus::Redis) {
+    let mut connection: Option<ConnectionManager> = None;
+    loop {
+        let look = async {
+            let connection = match &mut connection {
+                Some(connection) => connection,
+                None => connection.insert(redis.commands().await?),
+            };
+            redis::cmd("PING").exec_async(connection).await?;
+            anyhow::Ok(())
+        };
+        board.set("redis", seen(tokio::time::timeout(ANSWER_WITHIN, look).await));
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether Postgres answers. Never ends.
+pub(crate) async fn postgres(board: Board, pool: PgPool) {
+    loop {
+        let look = async {
+            sqlx::query("SELECT 1").execute(&pool).await?;
+            anyhow::Ok(())
+        };
+        board.set("postgres", seen(tokio::time::timeout(ANSWER_WITHIN, look).await));
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Which shards an engine leads. One that leads none is ready when others lead them all: it stands by. Never ends.
+pub(crate) async fn engine(board: Board, name: String, mut status: watch::Receiver<Status>, pool: PgPool) {
+    loop {
+        let leads: Vec<u32> = status.borrow_and_update().leads.iter().copied().collect();
+        let unled = tokio::time::timeout(ANSWER_WITHIN, unled(&pool))
+            .await
+            .ok()
+            .and_then(Result::ok);
+        let stands_by = leads.is_empty() && unled == Some(0);
+        let condition = Condition::new(!leads.is_empty() || stands_by)
+            .with("leads", leads)
+            .with("stands_by", stands_by)
+            .with("unled", unled);
+        board.set(&name, condition);
+        // A failed send means that the engine ended; the next look says so, in its own time.
+        let changed = tokio::time::timeout(LOOK_EVERY, status.changed()).await;
+        if let Ok(Err(_)) = changed {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// How many shards nobody leads.
+async fn unled(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT count(*) FROM shard_head WHERE lease_until < clock_timestamp()")
+        .fetch_one(pool)
+        .await
+}
+
+/// Whether quotes flow, and from where. Never ends.
+pub(crate) async fn feed(board: Board, mut state: watch::Receiver<FeedState>) {
+    loop {
+        let now = state.borrow_and_update().clone();
+        let age_ms = now
+            .last_frame_at
+            .and_then(|at| SystemTime::now().duration_since(at).ok())
+            .and_then(|age| u64::try_from(age.as_millis()).ok());
+        let condition = Condition::new(now.ready())
+            .with("mode", now.mode.to_string())
+            .with("origin", now.origin)
+            .with("connected", now.connected)
+            .with("last_frame_age_ms", age_ms)
+            .with("reconnects", now.reconnects);
+        board.set("feed", condition);
+        if state.changed().await.is_err() {
+            board.set("feed", Condition::missing("the poller ended"));
+            return;
+        }
+    }
+}
+
+/// Whether a gateway would answer calls. Never ends while it lives.
+pub(crate) async fn gateway(board: Board, mut readiness: watch::Receiver<bool>, listen: std::net::SocketAddr) {
+    loop {
+        let ready = *readiness.borrow_and_update();
+        board.set("gateway", Condition::new(ready).with("listen", listen.to_string()));
+        if readiness.changed().await.is_err() {
+            board.set("gateway", Condition::missing("the gateway ended"));
+            return;
+        }
+    }
+}
+
+fn seen(look: Result<anyhow::Result<()>, tokio::time::error::Elapsed>) -> Condition {
+    match look {
+        Ok(Ok(())) => Condition::new(true),
+        Ok(Err(error)) => Condition::missing(error),
+        Err(_) => Condition::missing("no answer in time"),
+    }
+}

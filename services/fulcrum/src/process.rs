@@ -1,0 +1,119 @@
+//! The frame around a role that runs alone: telemetry, the ops endpoint, and the signals that end it.
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::failure::Failure;
+use crate::ops::{Board, Endpoint};
+use crate::settings::{OpsSettings, ParentSettings, TelemetrySettings};
+use crate::telemetry::Telemetry;
+
+/// What every role that runs alone is told.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) telemetry: TelemetrySettings,
+    pub(crate) ops: OpsSettings,
+    pub(crate) parent: ParentSettings,
+}
+
+/// What a role is given to run with.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    /// Where it says how it is.
+    pub(crate) board: Board,
+    /// When it is to stop.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Frame {
+    /// Runs a role until it ends or is told to stop. A second signal ends the process at once.
+    ///
+    /// # Errors
+    /// The role's own, or what keeps the frame from being built.
+    pub(crate) async fn run(
+        self,
+        name: &str,
+        role: impl AsyncFnOnce(Stage) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let telemetry = Telemetry::install(&self.telemetry, name, None)?;
+        let mut signals = Signals::listen()?;
+        let endpoint = Endpoint::bind(&self.ops).await?;
+        let stage = Stage {
+            board: Board::default(),
+            shutdown: CancellationToken::new(),
+        };
+        let ends = CancellationToken::new();
+        let watching = tokio::spawn(endpoint.serve(stage.board.clone(), telemetry.metrics(), ends.clone()));
+        if self.parent.until_stdin_ends {
+            stop_with_stdin(stage.shutdown.clone());
+        }
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            pid = std::process::id(),
+            "{name} starts"
+        );
+
+        let (board, shutdown) = (stage.board.clone(), stage.shutdown.clone());
+        let stopping = tokio::spawn(async move {
+            let what = signals.next().await;
+            tracing::info!("{what}: stopping");
+            board.leave();
+            shutdown.cancel();
+            let what = signals.next().await;
+            tracing::warn!("{what} again: ending at once");
+            std::process::exit(130);
+        });
+        let _stopping = AbortOnDropHandle::new(stopping);
+        let outcome = role(stage).await;
+        match &outcome {
+            Ok(()) => tracing::info!("{name} ended"),
+            Err(failure) => tracing::error!(exit_code = failure.code(), "{name} ended: {failure}"),
+        }
+        ends.cancel();
+        if let Err(error) = watching.await {
+            tracing::warn!(%error, "the ops endpoint ended badly");
+        }
+        telemetry.shutdown().await;
+        outcome
+    }
+}
+
+/// The signals that end a process.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Takes them over.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        let take = |kind| signal(kind).context("signals");
+        Ok(Self {
+            interrupt: take(SignalKind::interrupt())?,
+            terminate: take(SignalKind::terminate())?,
+            hangup: take(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one and names it.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupt",
+            _ = self.terminate.recv() => "terminate",
+            _ = self.hangup.recv() => "hang-up",
+        }
+    }
+}
+
+/// Cancels when standard input ends. A thread of its own: a blocked read must not keep the runtime from ending.
+fn stop_with_stdin(shutdown: CancellationToken) {
+    std::thread::spawn(move || {
+        let ended = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        tracing::warn!(?ended, "the parent is gone: stopping");
+        shutdown.cancel();
+    });
+}

@@ -1,0 +1,22 @@
+//! One file for each command that runs one role, or does one thing, alone. Each holds its options and how they become the configuration
+//! of the crate that does the work.
+
+pub(crate) mod engine;
+pub(crate) mod gateway;
+pub(crate) mod migrate;
+pub(crate) mod poller;
+pub(crate) mod recorder;
+pub(crate) mod token;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+use crate::failure::Failure;
+
+/// A pool that connects when first used, so that a database that is away is waited for.
+pub(crate) fn pool(url: &str, connections_max: u32) -> Result<PgPool, Failure> {
+    Ok(PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(std::time::Duration::from_secs(5))
+        .connect_lazy(url)?)
+}
