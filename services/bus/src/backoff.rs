@@ -1,8 +1,19 @@
 //! Waiting between tries: doubling, capped, with jitter, so that a thousand clients do not come back in step.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
-use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+thread_local! {
+    static JITTER: RefCell<SmallRng> = RefCell::new(rand::make_rng());
+}
+
+/// Makes the jitter of this thread a function of a seed: for simulations, which must run the same twice.
+pub fn seed_this_thread(seed: u64) {
+    JITTER.with_borrow_mut(|jitter| *jitter = SmallRng::seed_from_u64(seed));
+}
 
 /// The state of one sequence of tries.
 #[derive(Debug)]
@@ -34,7 +45,7 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let step = self.first.saturating_mul(1 << self.tries.min(16)).min(self.most);
         self.tries = self.tries.saturating_add(1);
-        step.mul_f64(rand::rng().random_range(0.5..=1.0))
+        step.mul_f64(JITTER.with_borrow_mut(|jitter| jitter.random_range(0.5..=1.0)))
     }
 
     /// Waits.

@@ -18,7 +18,7 @@ pub mod shard;
 pub use call::{CallError, Caller, CallerOptions, Calls, NotAccepted};
 pub use connect::{BusError, Redis};
 pub use events::{EventReader, ShardEvents};
-pub use prices::{PriceEntry, PricePublisher, PriceReader};
+pub use prices::{FollowPrices, PriceEntry, PricePublisher, PriceReader, PriceStream, RedisPrices};
 pub use shard::{Incoming, RedisShardBus, ShardBus};
 
 /// Largest request on a queue, encoded, bytes. The gateway refuses larger bodies earlier; the engine treats larger ones as dead letters.

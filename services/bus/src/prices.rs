@@ -3,6 +3,7 @@
 //! The position of a reader is a stream id that it keeps itself (the engine's is journaled); Redis's group position is only a
 //! convenience for watching lag. Time is never taken from a stream id.
 
+use std::future::Future;
 use std::time::Duration;
 
 use contracts::bus::PriceBatch;
@@ -207,6 +208,70 @@ impl PriceReader {
     }
 }
 
+/// Where prices are read from. Over Redis: [`RedisPrices`].
+pub trait PriceStream: Clone + Send + Sync + 'static {
+    /// A follower of the stream.
+    type Follower: FollowPrices;
+
+    /// Follows from now on as the one consumer of a group.
+    fn follow(&self, group: &str) -> Self::Follower;
+
+    /// The newest batches, oldest first: what a new follower shows before the next one comes.
+    fn newest(&self, count: usize) -> impl Future<Output = Result<Vec<PriceEntry>, BusError>> + Send;
+
+    /// The entries after one position, oldest first: what a shard catches up with when a reader is ahead of it.
+    fn after(&self, position: &str) -> impl Future<Output = Result<Vec<PriceEntry>, BusError>> + Send;
+}
+
+/// Follows a price stream.
+pub trait FollowPrices: Send + 'static {
+    /// Waits for the next entries; may come back empty.
+    fn next(&mut self) -> impl Future<Output = Vec<PriceEntry>> + Send;
+}
+
+/// [`PriceStream`] over Redis.
+#[derive(Clone, Debug)]
+pub struct RedisPrices {
+    redis: Redis,
+}
+
+impl RedisPrices {
+    /// Reads from this Redis.
+    #[must_use]
+    pub fn new(redis: Redis) -> Self {
+        Self { redis }
+    }
+}
+
+impl PriceStream for RedisPrices {
+    type Follower = PriceReader;
+
+    fn follow(&self, group: &str) -> PriceReader {
+        PriceReader::grouped(self.redis.clone(), group, String::new())
+    }
+
+    async fn newest(&self, count: usize) -> Result<Vec<PriceEntry>, BusError> {
+        newest(&self.redis, count).await
+    }
+
+    async fn after(&self, position: &str) -> Result<Vec<PriceEntry>, BusError> {
+        let mut connection = self.redis.blocking().await?;
+        let start = if position.is_empty() {
+            "-".to_owned()
+        } else {
+            format!("({position}")
+        };
+        let reply: redis::streams::StreamRangeReply = connection.xrange(keys::PRICES, start, "+").await?;
+        Ok(decoded(reply))
+    }
+}
+
+impl FollowPrices for PriceReader {
+    async fn next(&mut self) -> Vec<PriceEntry> {
+        PriceReader::next(self).await
+    }
+}
+
 /// The newest batches, oldest first: what a new follower shows before the next one comes.
 ///
 /// # Errors
@@ -217,21 +282,6 @@ pub async fn newest(redis: &Redis, count: usize) -> Result<Vec<PriceEntry>, BusE
     let mut entries = decoded(reply);
     entries.reverse();
     Ok(entries)
-}
-
-/// The entries after one position up to and with another, oldest first: what a shard catches up with when a reader is ahead of it.
-///
-/// # Errors
-/// When Redis is away.
-pub async fn between(redis: &Redis, after: &str, up_to: &str) -> Result<Vec<PriceEntry>, BusError> {
-    let mut connection = redis.blocking().await?;
-    let start = if after.is_empty() {
-        "-".to_owned()
-    } else {
-        format!("({after}")
-    };
-    let reply: redis::streams::StreamRangeReply = connection.xrange(keys::PRICES, start, up_to).await?;
-    Ok(decoded(reply))
 }
 
 fn decoded(reply: redis::streams::StreamRangeReply) -> Vec<PriceEntry> {

@@ -2,12 +2,13 @@
 //!
 //! The only file that reads a clock for the core.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::{Incoming, REQUEST_BYTES_MAX};
 use contracts::bus::Request;
 use engine_core::Timestamp;
 use prost::Message as _;
+use tokio::time::Instant;
 
 use crate::wire::command;
 
@@ -27,21 +28,21 @@ pub struct EngineClock {
     told_of_jump: bool,
 }
 
-impl Default for EngineClock {
-    fn default() -> Self {
+impl EngineClock {
+    /// A clock that starts where the wall clock stands.
+    #[must_use]
+    pub fn start(wall_us: i64) -> Self {
         Self {
-            wall_at_start_us: wall_us(),
+            wall_at_start_us: wall_us,
             started: Instant::now(),
             told_of_jump: false,
         }
     }
-}
 
-impl EngineClock {
-    /// Now.
-    pub fn now(&mut self) -> Timestamp {
+    /// Now, given what the wall clock says.
+    pub fn now(&mut self, wall_us: i64) -> Timestamp {
         let elapsed = i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX);
-        self.at(elapsed, wall_us())
+        self.at(elapsed, wall_us)
     }
 
     fn at(&mut self, elapsed_us: i64, wall_us: i64) -> Timestamp {
@@ -105,17 +106,9 @@ mod tests {
     use bytes::Bytes;
     use contracts::bus::request::Command;
 
-    fn clock_at(wall_us: i64) -> EngineClock {
-        EngineClock {
-            wall_at_start_us: wall_us,
-            started: Instant::now(),
-            told_of_jump: false,
-        }
-    }
-
     #[test]
     fn engine_time_follows_small_corrections_and_no_jumps() {
-        let mut clock = clock_at(1_000_000_000);
+        let mut clock = EngineClock::start(1_000_000_000);
         assert_eq!(clock.at(1_000, 1_000_001_200).micros(), 1_000_001_200);
         let day = 86_400_000_000;
         assert_eq!(clock.at(2_000, 1_000_002_200 + day).micros(), 1_000_002_200);

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use bus::prices::{self, PriceStream as _};
 use bus::shard::PRESENCE_EVERY;
-use bus::{Incoming, PriceEntry, Redis, ShardBus, prices};
+use bus::{Incoming, PriceEntry, ShardBus as _};
 use bytes::Bytes;
 use contracts::bus::{JournalBatch, JournalEntry, Reply};
 use prost::Message as _;
@@ -17,6 +18,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::commit::{Committer, Pending};
+use crate::ground::Ground;
 use crate::health::ShardMetrics;
 use crate::inbox::{self, EngineClock};
 use crate::journal::{Batch, DeadLetter, Head, Journal, JournalError, Verdict, chain};
@@ -52,8 +54,6 @@ pub struct Shared {
     pub name: String,
     /// Number of shards of the deployment.
     pub shards: u32,
-    /// The bus.
-    pub redis: Redis,
     /// The commit stage.
     pub committer: Committer,
     /// When the leases of this process were last proven to stand.
@@ -61,13 +61,13 @@ pub struct Shared {
 }
 
 /// One leadership.
-#[derive(Debug)]
-pub struct Leader<B> {
+pub struct Leader<G: Ground> {
+    ground: G,
     shared: Shared,
     shard: Shard,
     epoch: u64,
     chain: [u8; 32],
-    bus: B,
+    bus: G::Bus,
     clock: EngineClock,
     prices: broadcast::Receiver<Arc<[PriceEntry]>>,
     in_flight: Option<InFlight>,
@@ -86,27 +86,27 @@ struct InFlight {
     decided: Instant,
 }
 
-impl<B: ShardBus> Leader<B> {
+impl<G: Ground> Leader<G> {
     /// Takes over `replica`, which has everything up to `head`.
     #[must_use]
     pub fn new(
+        ground: G,
         shared: Shared,
         replica: Replica,
         head: &Head,
-        bus: B,
         prices: broadcast::Receiver<Arc<[PriceEntry]>>,
     ) -> Self {
-        let metrics = ShardMetrics::new(head.shard);
         Self {
+            bus: ground.bus(head.shard),
+            clock: EngineClock::start(ground.wall_us()),
+            ground,
             shared,
             shard: replica.shard,
             epoch: head.epoch,
             chain: replica.chain,
-            bus,
-            clock: EngineClock::default(),
             prices,
             in_flight: None,
-            metrics,
+            metrics: ShardMetrics::new(head.shard),
         }
     }
 
@@ -114,15 +114,14 @@ impl<B: ShardBus> Leader<B> {
     ///
     /// # Errors
     /// [`LeadError::Fenced`] when another engine leads.
-    pub async fn lead<J: Journal>(
+    pub async fn lead(
         mut self,
-        journal: &J,
         catalogue: &[engine_core::Instrument],
         stop: CancellationToken,
     ) -> Result<Shard, LeadError> {
-        self.repair_events(journal).await?;
+        self.repair_events().await?;
         self.learn_prices().await;
-        let now = self.clock.now();
+        let now = self.clock.now(self.ground.wall_us());
         let configured = self.shard.configure(now, catalogue);
         self.submit(Vec::new(), Vec::new(), configured, Vec::new(), Vec::new())
             .await?;
@@ -144,10 +143,11 @@ impl<B: ShardBus> Leader<B> {
                 continue;
             }
             tokio::select! {
-                () = self.bus.wait() => {}
-                more = self.prices.recv() => self.take_prices(more).await?,
-                _ = presence.tick() => self.show_presence().await,
+                biased;
                 () = stop.cancelled() => {}
+                _ = presence.tick() => self.show_presence().await,
+                more = self.prices.recv() => self.take_prices(more).await?,
+                () = self.bus.wait() => {}
             }
         };
         if let Err(error) = self.bus.hide_presence().await {
@@ -180,7 +180,7 @@ impl<B: ShardBus> Leader<B> {
 
     /// Decides a batch of messages and hands it to the commit stage behind the one that is under way.
     async fn decide(&mut self, messages: Vec<Incoming>) -> Result<(), LeadError> {
-        let now = self.clock.now();
+        let now = self.clock.now(self.ground.wall_us());
         let (mut replies, mut entries, mut dead, mut spans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for message in &messages {
             match inbox::read(message, self.shard.number(), self.shared.shards) {
@@ -216,13 +216,16 @@ impl<B: ShardBus> Leader<B> {
             Ok(entries) => entries,
             Err(_) => {
                 // This shard was slower than the feed for a while: read what it missed from the stream itself.
-                missed = prices::between(&self.shared.redis, self.shard.price_cursor(), "+")
+                missed = self
+                    .ground
+                    .prices()
+                    .after(self.shard.price_cursor())
                     .await
                     .unwrap_or_default();
                 &missed
             }
         };
-        let now = self.clock.now();
+        let now = self.clock.now(self.ground.wall_us());
         let mut fired = Vec::new();
         for entry in entries {
             if !prices::after(&entry.id, self.shard.price_cursor()) && !self.shard.price_cursor().is_empty() {
@@ -336,7 +339,7 @@ impl<B: ShardBus> Leader<B> {
     }
 
     /// Publishes what was committed but not published by the leader before.
-    async fn repair_events<J: Journal>(&mut self, journal: &J) -> Result<(), LeadError> {
+    async fn repair_events(&mut self) -> Result<(), LeadError> {
         let published = match self.bus.published().await {
             Ok(published) => published,
             Err(error) => {
@@ -362,7 +365,7 @@ impl<B: ShardBus> Leader<B> {
         };
         after = after.max(self.shard.sequence().saturating_sub(kept));
         while after < self.shard.sequence() {
-            let rows = journal.rows(self.shard.number(), after, 64).await?;
+            let rows = self.ground.journal().rows(self.shard.number(), after, 64).await?;
             let Some(last) = rows.last().map(|row| row.last) else {
                 break;
             };
@@ -386,11 +389,9 @@ impl<B: ShardBus> Leader<B> {
 
     /// Learns the market: the newest quotes without firing on what was seen before, then what the leader before did not see.
     async fn learn_prices(&mut self) {
-        let now = self.clock.now();
+        let now = self.clock.now(self.ground.wall_us());
         let cursor = self.shard.price_cursor().to_owned();
-        let newest = prices::newest(&self.shared.redis, NEWEST_PRICES)
-            .await
-            .unwrap_or_default();
+        let newest = self.ground.prices().newest(NEWEST_PRICES).await.unwrap_or_default();
         for entry in newest
             .iter()
             .filter(|entry| cursor.is_empty() || !prices::after(&entry.id, &cursor))
@@ -403,7 +404,10 @@ impl<B: ShardBus> Leader<B> {
             }
             return;
         }
-        let missed = prices::between(&self.shared.redis, self.shard.price_cursor(), "+")
+        let missed = self
+            .ground
+            .prices()
+            .after(self.shard.price_cursor())
             .await
             .unwrap_or_default();
         if let Err(error) = self.take_prices(Ok(missed.into())).await {

@@ -9,6 +9,7 @@
 pub mod commit;
 pub mod config;
 pub mod follow;
+pub mod ground;
 pub mod health;
 pub mod inbox;
 pub mod journal;
@@ -23,4 +24,4 @@ pub mod wire;
 pub use config::{Config, Snapshots};
 pub use engine_core::{Instrument, default_instruments};
 pub use health::Status;
-pub use run::{EngineError, run};
+pub use run::{EngineError, Options, run, serve};

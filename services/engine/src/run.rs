@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bus::{BusError, PriceEntry, PriceReader, RedisShardBus};
+use bus::{BusError, FollowPrices, PriceEntry, PriceStream as _};
+use engine_core::Instrument;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -11,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::commit::{Committer, ask_until_answered};
-use crate::config::Config;
+use crate::config::{Config, Snapshots};
 use crate::follow::{self, Replicas};
+use crate::ground::{Ground, RealGround};
 use crate::health::Status;
 use crate::inbox::{self, SKEW_MAX};
 use crate::journal::{Head, Journal as _, JournalError, LEASE_RENEW, Owner, PgJournal, UnsafeSetting};
@@ -71,7 +73,7 @@ impl EngineError {
     }
 }
 
-/// Runs an engine until `shutdown`, telling `status` which shards it leads.
+/// Runs an engine on Postgres and Redis until `shutdown`, telling `status` which shards it leads.
 ///
 /// # Errors
 /// [`EngineError`]; its exit code says what kind.
@@ -84,37 +86,72 @@ pub async fn run(
     journal.check_settings().await??;
     check_clocks(&config, &journal).await?;
     let shards = journal.shards().await?;
+    let ground = RealGround::connect(journal, config.redis).await?;
+    let options = Options {
+        name: config.name,
+        shards,
+        instruments: config.instruments,
+        snapshots: config.snapshots,
+    };
+    serve(ground, options, status, shutdown).await
+}
+
+/// What an engine needs to know besides what it stands on.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of this process, unique among running engines.
+    pub name: String,
+    /// Number of shards of the deployment.
+    pub shards: u32,
+    /// The instruments to trade.
+    pub instruments: Vec<Instrument>,
+    /// When snapshots are written.
+    pub snapshots: Snapshots,
+}
+
+/// Runs an engine on any ground: what [`run`] does once it trusts what it stands on.
+///
+/// # Errors
+/// [`EngineError`]; its exit code says what kind.
+pub async fn serve<G: Ground>(
+    ground: G,
+    options: Options,
+    status: watch::Sender<Status>,
+    shutdown: CancellationToken,
+) -> Result<(), EngineError> {
     let owner = Owner {
         id: Uuid::new_v4(),
-        name: config.name.clone(),
+        name: options.name.clone(),
     };
-
     // What leaders stand on ends after they have, so it has a token of its own.
-    let ground = CancellationToken::new();
-    let _ends = ground.clone().drop_guard();
+    let standing = CancellationToken::new();
+    let _ends = standing.clone().drop_guard();
     let (proof, proven) = watch::channel(Instant::now());
     let (prices, _) = broadcast::channel(PRICES_BUFFERED);
-    let committer = Committer::start(journal.clone(), ground.clone());
+    let committer = Committer::start(ground.journal().clone(), standing.clone());
     let replicas = Replicas::default();
+    let follower = ground.prices().follow(&format!("engine:{}", options.name));
     tokio::spawn(
-        ground
+        standing
             .clone()
-            .run_until_cancelled_owned(read_prices(config.clone(), prices.clone())),
+            .run_until_cancelled_owned(read_prices(follower, prices.clone())),
     );
     let mut follower = JoinSet::new();
-    follower.spawn(follow::follow(journal.clone(), replicas.clone(), config.snapshots));
+    follower.spawn(follow::follow(
+        ground.journal().clone(),
+        replicas.clone(),
+        options.snapshots,
+    ));
 
     let shared = Shared {
-        name: config.name.clone(),
-        shards,
-        redis: config.redis.clone(),
+        name: options.name.clone(),
+        shards: options.shards,
         committer,
         proven,
     };
     let mut host = Host {
-        connection: config.redis.commands().await?,
-        config,
-        journal,
+        ground,
+        options,
         owner,
         shared,
         prices,
@@ -131,12 +168,11 @@ pub async fn run(
 }
 
 /// A process that leads shards.
-struct Host {
-    config: Config,
-    journal: PgJournal,
+struct Host<G> {
+    ground: G,
+    options: Options,
     owner: Owner,
     shared: Shared,
-    connection: bus::connect::Commands,
     prices: broadcast::Sender<Arc<[PriceEntry]>>,
     replicas: Replicas,
     led: BTreeMap<u32, u64>,
@@ -146,7 +182,7 @@ struct Host {
     proof: watch::Sender<Instant>,
 }
 
-impl Host {
+impl<G: Ground> Host<G> {
     async fn serve(
         &mut self,
         follower: &mut JoinSet<Result<std::convert::Infallible, Corrupt>>,
@@ -158,6 +194,7 @@ impl Host {
         renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return Ok(()),
                 _ = renewals.tick() => self.renew().await?,
                 _ = looks.tick() => self.take_unled_shards().await?,
@@ -174,7 +211,7 @@ impl Host {
     async fn renew(&mut self) -> Result<(), EngineError> {
         let held: Vec<(u32, u64)> = self.led.iter().map(|(shard, epoch)| (*shard, *epoch)).collect();
         let asked = Instant::now();
-        match self.journal.renew(&self.owner, &held).await {
+        match self.ground.journal().renew(&self.owner, &held).await {
             Ok(kept) => {
                 self.proof.send_replace(asked);
                 if let Some((shard, _)) = held.iter().find(|(shard, _)| !kept.contains(shard)) {
@@ -187,7 +224,7 @@ impl Host {
     }
 
     async fn take_unled_shards(&mut self) -> Result<(), EngineError> {
-        let heads = match self.journal.heads().await {
+        let heads = match self.ground.journal().heads().await {
             Ok(heads) => heads,
             Err(error) => {
                 tracing::warn!(%error, "shards not looked for");
@@ -198,7 +235,7 @@ impl Host {
             if head.leased || self.led.contains_key(&head.shard) {
                 continue;
             }
-            match self.journal.acquire(head.shard, &self.owner).await {
+            match self.ground.journal().acquire(head.shard, &self.owner).await {
                 Ok(Some(head)) => self.take_over(head).await?,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, shard = head.shard, "lease not taken"),
@@ -212,10 +249,10 @@ impl Host {
         let started = Instant::now();
         let mut replica = match self.replicas.take(head.shard).await {
             Some(replica) => replica,
-            None => ask_until_answered(|| Replica::from_snapshot(&self.journal, head.shard)).await,
+            None => ask_until_answered(|| Replica::from_snapshot(self.ground.journal(), head.shard)).await,
         };
         loop {
-            match replica.catch_up(&self.journal).await {
+            match replica.catch_up(self.ground.journal()).await {
                 Ok(()) => break,
                 Err(RecoverError::Corrupt(cause)) => return Err(cause.into()),
                 Err(RecoverError::Journal(error)) => {
@@ -235,16 +272,16 @@ impl Host {
             took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "leading"
         );
-        let bus = RedisShardBus::new(self.shared.redis.clone(), self.connection.clone(), head.shard);
-        let leader = Leader::new(self.shared.clone(), replica, &head, bus, self.prices.subscribe());
-        let (journal, catalogue, stop, shard) = (
-            self.journal.clone(),
-            self.config.instruments.clone(),
-            self.stop_leaders.clone(),
-            head.shard,
+        let leader = Leader::new(
+            self.ground.clone(),
+            self.shared.clone(),
+            replica,
+            &head,
+            self.prices.subscribe(),
         );
+        let (catalogue, stop, shard) = (self.options.instruments.clone(), self.stop_leaders.clone(), head.shard);
         self.leaders
-            .spawn(async move { (shard, leader.lead(&journal, &catalogue, stop).await) });
+            .spawn(async move { (shard, leader.lead(&catalogue, stop).await) });
         self.led.insert(head.shard, head.epoch);
         self.tell();
         Ok(())
@@ -279,7 +316,7 @@ impl Host {
                 tracing::warn!(%error, shard, "leadership ended while leaving");
             }
         }
-        if let Err(error) = self.journal.release(&self.owner, &held).await {
+        if let Err(error) = self.ground.journal().release(&self.owner, &held).await {
             tracing::warn!(%error, "leases not given back; they run out by themselves");
         }
         self.led.clear();
@@ -292,11 +329,10 @@ impl Host {
     }
 }
 
-async fn read_prices(config: Config, out: broadcast::Sender<Arc<[PriceEntry]>>) {
+async fn read_prices(mut follower: impl FollowPrices, out: broadcast::Sender<Arc<[PriceEntry]>>) {
     // From now on; a leader reads what lies between its journaled cursor and here by itself.
-    let mut reader = PriceReader::grouped(config.redis, &format!("engine:{}", config.name), String::new());
     loop {
-        let entries = reader.next().await;
+        let entries = follower.next().await;
         if !entries.is_empty() {
             // No receiver: nothing is led yet.
             let _unheard = out.send(entries.into());
