@@ -1,3 +1,5 @@
+//! What each request must look like, field by field.
+
 use super::*;
 use contracts::v1::{Money, Side, SlippageBound};
 

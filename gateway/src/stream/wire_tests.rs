@@ -1,3 +1,5 @@
+//! Every journal event as the public event a client sees.
+
 use super::*;
 use contracts::bus::{
     Deposited, Failure, InstrumentConfigured, TradeModified, TradeOpened, WalletInitialized, Withdrawn,

@@ -1,3 +1,5 @@
+//! Every journal event expanded into its rows, and the journals that must be refused.
+
 use contracts::bus::{
     Deposited, InstrumentConfigured, JournalLine, QuoteUsed, TradeClosed, TradeModified, TradeOpened,
     WalletInitialized, Withdrawn,

@@ -1,3 +1,5 @@
+//! What folding quotes into candles must hold to, whatever order and batches they come in.
+
 use proptest::prelude::*;
 
 use super::*;
