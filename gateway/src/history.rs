@@ -223,17 +223,19 @@ impl History {
     /// A mutation and its first answer.
     pub async fn operation(
         &self,
+        shard: u32,
         principal: &str,
         request_id: Uuid,
         account_id: &str,
     ) -> Result<Option<v1::Operation>, Failure> {
         let row: Option<(i64, i64, Vec<u8>)> = sqlx::query_as(
             "SELECT seq, (extract(epoch FROM done_at) * 1000000)::bigint, record FROM operations \
-             WHERE principal = $1 AND request_id = $2 AND account_id = $3",
+             WHERE shard = $4 AND principal = $1 AND request_id = $2 AND account_id = $3",
         )
         .bind(principal)
         .bind(request_id)
         .bind(account_id)
+        .bind(column(shard))
         .fetch_optional(&self.pool)
         .await?;
         let Some((sequence, at_us, record)) = row else {

@@ -65,7 +65,7 @@ impl<C: Calls> Operations<C> {
         let found = self
             .0
             .history
-            .operation(&call.identity.principal, id, account_id)
+            .operation(shard, &call.identity.principal, id, account_id)
             .await?;
         found.ok_or(Failure::Refused(refusal))
     }
