@@ -214,12 +214,26 @@ pub(crate) fn parse_text(kind: &Kind, text: &str) -> Result<Value, String> {
             .ok_or_else(|| expected("base64")),
         Kind::Enum(descriptor) => descriptor
             .get_value_by_name(text)
+            .or_else(|| descriptor.get_value_by_name(&format!("{}{text}", prefix(descriptor.name()))))
             .map(|value| value.number())
             .or_else(|| text.parse().ok())
             .map(Value::EnumNumber)
             .ok_or_else(|| expected(&format!("a value of {}", descriptor.full_name()))),
         Kind::Message(descriptor) => parse_message(descriptor, text),
     }
+}
+
+/// What the values of a well-named enum begin with: `TradeStatus` gives `TRADE_STATUS_`. A person who types a query leaves it out.
+fn prefix(enum_name: &str) -> String {
+    let mut prefix = String::with_capacity(enum_name.len() + 4);
+    for (at, letter) in enum_name.char_indices() {
+        if letter.is_ascii_uppercase() && at > 0 {
+            prefix.push('_');
+        }
+        prefix.push(letter.to_ascii_uppercase());
+    }
+    prefix.push('_');
+    prefix
 }
 
 fn parse_message(descriptor: &MessageDescriptor, text: &str) -> Result<Value, String> {
@@ -292,6 +306,12 @@ pub(crate) fn http_body(descriptor: &MessageDescriptor, content_type: &str, data
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_prefix_of_an_enum_is_its_name_in_capitals() {
+        assert_eq!(prefix("TradeStatus"), "TRADE_STATUS_");
+        assert_eq!(prefix("Side"), "SIDE_");
+    }
 
     #[test]
     fn a_number_is_read_within_its_range_and_without_guessing() {

@@ -129,6 +129,8 @@ async fn the_query_fills_what_is_left() {
         search("years=1984&years=-1", r#"{"years":[1984,-1]}"#),
         search("genre=NOVEL", r#"{"genre":"NOVEL"}"#),
         search("genre=2", r#"{"genre":"POETRY"}"#),
+        // Without the enum's own prefix, as a person types it.
+        search("genre=UNSPECIFIED", "{}"),
         search("genre=77", r#"{"genre":77}"#),
         search("genres=NOVEL&genres=2", r#"{"genres":["NOVEL","POETRY"]}"#),
         search(
