@@ -270,6 +270,22 @@ async fn a_venue_that_accepts_and_closes_is_not_asked_in_a_tight_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_long_outage_data_makes_the_next_try_quick_again() {
+    let mut rig = Rig::start();
+    for _ in 0..12 {
+        drop(rig.venue.arrival().await);
+    }
+    let mut socket = rig.venue.subscriber().await;
+    socket.quote(1, "143.50", "143.51").await;
+    rig.heard().await;
+    drop(socket);
+    let lost = Instant::now();
+    rig.venue.subscriber().await;
+    assert!(lost.elapsed() < Duration::from_secs(1), "{:?}", lost.elapsed());
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_venue_that_never_answers_the_upgrade_does_not_hold_the_client() {
     let mut rig = Rig::start();
     let held = rig.venue.arrival().await;
