@@ -1,133 +1,47 @@
 //! What is past: closed trades, ledger lines, candles, old operations, and the journal itself, read from Postgres.
 //!
 //! The tables are the recorder's and follow the journal at its pace. A read that must reflect a sequence waits for the
-//! cursor to get there ([`History::reach`]), as long as its deadline allows; however many wait, one query looks.
+//! cursor to get there (`barrier`), as long as its deadline allows; `rows` is what the tables hold.
 //! Numbers leave the database as text: they are decimals already and nobody here computes with them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+mod barrier;
+mod rows;
 
-use contracts::bus::{JournalBatch, JournalEntry, OperationRecord, QuoteUsed};
-use contracts::{names, v1};
+use contracts::bus::{JournalBatch, JournalEntry, OperationRecord};
+use contracts::v1;
 use prost::Message as _;
-use sqlx::{FromRow, PgPool};
-use tokio::sync::{Notify, watch};
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::barrier::Barrier;
+use self::rows::{CandleRow, LedgerRow, TradeRow, candle_columns, candle_where, trade_columns};
 use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::wire;
 
-/// How often the cursor is looked at while somebody waits, and after the database failed.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Kept back from a deadline, so that "not yet" is said before it.
-const LAST_WORD: Duration = Duration::from_millis(20);
 /// Journal rows read at once.
 const JOURNAL_ROWS: i64 = 64;
 
-// What is selected: literals, because a statement put together at run time would need to be trusted.
-
-macro_rules! trade_columns {
-    () => {
-        "shard, number, account_id, symbol, side, status, quantity::text AS quantity, opened_quantity::text AS opened_quantity, \
-         entry_price::text AS entry_price, leverage::text AS leverage, currency_code, margin::text AS margin, \
-         coalesce(stop_loss_price::text, '') AS stop_loss_price, coalesce(take_profit_price::text, '') AS take_profit_price, \
-         coalesce(liquidation_price::text, '') AS liquidation_price, coalesce(close_price::text, '') AS close_price, \
-         (extract(epoch FROM opened_at) * 1000000)::bigint AS opened_us, \
-         (extract(epoch FROM closed_at) * 1000000)::bigint AS closed_us, \
-         close_reason, realised_profit::text AS realised_profit, commission::text AS commission, seq, quote"
-    };
-}
-macro_rules! candle_columns {
-    () => {
-        "(extract(epoch FROM open_at) * 1000000)::bigint AS open_us, open::text AS open, high::text AS high, low::text AS low, \
-         close::text AS close, quotes"
-    };
-}
-macro_rules! candle_where {
-    () => {
-        " FROM candles WHERE symbol = $1 AND interval = $2 \
-         AND ($3::bigint IS NULL OR open_at >= to_timestamp($3 / 1000000) + ($3 % 1000000) * interval '1 microsecond') \
-         AND ($4::bigint IS NULL OR open_at < to_timestamp($4 / 1000000) + ($4 % 1000000) * interval '1 microsecond')"
-    };
-}
-/// The tables.
+/// The tables. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct History {
     pool: PgPool,
-    cursors: Arc<Cursors>,
-}
-
-/// How far the recorder is, as last seen.
-struct Cursors {
-    seen: watch::Sender<Vec<u64>>,
-    wanted: Notify,
-    waiting: AtomicUsize,
-}
-
-/// Counts one who waits.
-struct Waiting<'a>(&'a Cursors);
-
-impl<'a> Waiting<'a> {
-    fn new(cursors: &'a Cursors) -> Self {
-        cursors.waiting.fetch_add(1, Ordering::SeqCst);
-        cursors.wanted.notify_one();
-        Self(cursors)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
+    barrier: Barrier,
 }
 
 impl History {
-    /// Reads through this pool. The task that looks at the cursor ends with `stop`.
+    /// Reads through this pool. The task that looks at the recorder's cursor ends with `stop`.
     pub fn new(pool: PgPool, shards: u32, stop: CancellationToken) -> Self {
-        let seen = watch::Sender::new(vec![0; shards as usize]);
-        let cursors = Arc::new(Cursors {
-            seen,
-            wanted: Notify::new(),
-            waiting: AtomicUsize::new(0),
-        });
-        let history = Self { pool, cursors };
-        tokio::spawn(stop.run_until_cancelled_owned(look(history.clone())));
-        history
+        Self {
+            barrier: Barrier::new(pool.clone(), shards, stop),
+            pool,
+        }
     }
 
     /// Waits until the tables reflect `sequence` of a shard, and says how far they are.
     pub async fn reach(&self, shard: u32, sequence: u64, deadline: Deadline) -> Result<u64, Failure> {
-        let index = shard as usize;
-        let mut seen = self.cursors.seen.subscribe();
-        let at = seen.borrow().get(index).copied().unwrap_or(0);
-        if at >= sequence && at > 0 {
-            return Ok(at);
-        }
-        let _waiting = Waiting::new(&self.cursors);
-        // Looked at once at least: the shard may be empty, and then everything is there.
-        seen.mark_unchanged();
-        let reached = async {
-            loop {
-                if seen.changed().await.is_err() {
-                    return None;
-                }
-                let at = seen.borrow_and_update().get(index).copied().unwrap_or(0);
-                if at >= sequence {
-                    return Some(at);
-                }
-            }
-        };
-        let patience = deadline.at.checked_sub(LAST_WORD).unwrap_or(deadline.at);
-        match tokio::time::timeout_at(patience, reached).await {
-            Ok(Some(at)) => Ok(at),
-            Ok(None) | Err(_) => Err(Failure::HistoryBehind(format!(
-                "the history does not reach sequence {sequence} yet: try again"
-            ))),
-        }
+        self.barrier.reach(shard, sequence, deadline).await
     }
 
     /// One trade of an account.
@@ -279,36 +193,6 @@ impl History {
     }
 }
 
-/// Looks at the cursor while somebody waits for it.
-async fn look(history: History) {
-    let cursors = Arc::clone(&history.cursors);
-    loop {
-        cursors.wanted.notified().await;
-        while cursors.waiting.load(Ordering::SeqCst) > 0 {
-            let rows: Result<Vec<(i32, i64)>, _> = sqlx::query_as("SELECT shard, seq FROM recorder_cursor")
-                .fetch_all(&history.pool)
-                .await;
-            match rows {
-                Ok(rows) => {
-                    // Sent also when nothing moved: who waits for an empty shard has to hear of it.
-                    cursors.seen.send_modify(|seen| {
-                        for (shard, sequence) in rows {
-                            if let Some(cursor) = usize::try_from(shard).ok().and_then(|shard| seen.get_mut(shard)) {
-                                *cursor = unsigned(sequence);
-                            }
-                        }
-                    });
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "history: the recorder's cursor cannot be read");
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-            }
-        }
-    }
-}
-
 /// Which trades.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trades<'a> {
@@ -356,130 +240,6 @@ pub(crate) struct Candles<'a> {
     pub end_us: Option<i64>,
     /// At most.
     pub limit: usize,
-}
-
-#[derive(FromRow)]
-struct TradeRow {
-    shard: i32,
-    number: i64,
-    account_id: String,
-    symbol: String,
-    side: i16,
-    status: i16,
-    quantity: String,
-    opened_quantity: String,
-    entry_price: String,
-    leverage: String,
-    currency_code: String,
-    margin: String,
-    stop_loss_price: String,
-    take_profit_price: String,
-    liquidation_price: String,
-    close_price: String,
-    opened_us: i64,
-    closed_us: Option<i64>,
-    close_reason: i16,
-    realised_profit: String,
-    commission: String,
-    seq: i64,
-    quote: Vec<u8>,
-}
-
-impl TradeRow {
-    fn into_trade(self) -> v1::Trade {
-        let code = self.currency_code;
-        let money = |amount: String| {
-            Some(v1::Money {
-                currency_code: code.clone(),
-                amount,
-            })
-        };
-        v1::Trade {
-            trade_id: names::trade_id(u32::try_from(self.shard).unwrap_or_default(), unsigned(self.number)),
-            account_id: self.account_id,
-            symbol: self.symbol,
-            side: self.side.into(),
-            status: self.status.into(),
-            quantity: self.quantity,
-            opened_quantity: self.opened_quantity,
-            entry_price: self.entry_price,
-            leverage: self.leverage,
-            margin: money(self.margin),
-            stop_loss_price: self.stop_loss_price,
-            take_profit_price: self.take_profit_price,
-            liquidation_price: self.liquidation_price,
-            open_time: Some(wire::signed_time(self.opened_us)),
-            close_time: self.closed_us.map(wire::signed_time),
-            close_price: self.close_price,
-            close_reason: self.close_reason.into(),
-            realised_profit: money(self.realised_profit),
-            unrealised_profit: None,
-            commission: money(self.commission),
-            quote: QuoteUsed::decode(self.quote.as_slice()).ok().map(wire::quote),
-            sequence: unsigned(self.seq),
-        }
-    }
-}
-
-#[derive(FromRow)]
-struct LedgerRow {
-    shard: i32,
-    seq: i64,
-    line: i32,
-    kind: String,
-    ledger_account: i16,
-    currency_code: String,
-    amount: String,
-    trade_number: Option<i64>,
-    request_id: Option<Uuid>,
-    booked_us: i64,
-}
-
-impl LedgerRow {
-    fn into_transaction(self) -> v1::Transaction {
-        let shard = u32::try_from(self.shard).unwrap_or_default();
-        v1::Transaction {
-            sequence: unsigned(self.seq),
-            line: u32::try_from(self.line).unwrap_or_default(),
-            book_time: Some(wire::signed_time(self.booked_us)),
-            kind: self.kind,
-            entry: Some(v1::LedgerLine {
-                ledger_account: wire::ledger_account(self.ledger_account.into()).to_owned(),
-                amount: Some(v1::Money {
-                    currency_code: self.currency_code,
-                    amount: self.amount,
-                }),
-            }),
-            trade_id: self
-                .trade_number
-                .map(|number| names::trade_id(shard, unsigned(number)))
-                .unwrap_or_default(),
-            request_id: self.request_id.map(|id| id.to_string()).unwrap_or_default(),
-        }
-    }
-}
-
-#[derive(FromRow)]
-struct CandleRow {
-    open_us: i64,
-    open: String,
-    high: String,
-    low: String,
-    close: String,
-    quotes: i64,
-}
-
-impl CandleRow {
-    fn into_candle(self) -> v1::Candle {
-        v1::Candle {
-            open_time: Some(wire::signed_time(self.open_us)),
-            open: self.open,
-            high: self.high,
-            low: self.low,
-            close: self.close,
-            quotes: unsigned(self.quotes),
-        }
-    }
 }
 
 impl From<sqlx::Error> for Failure {

@@ -392,5 +392,4 @@ pub(crate) fn stream_quotes(caller: &Identity, it: &v1::StreamQuotesRequest) -> 
 }
 
 #[cfg(test)]
-#[path = "validate_tests.rs"]
 mod tests;

@@ -172,6 +172,10 @@ fn step(position: Option<u64>, sequence: u64) -> Step {
         None => Step::HandOut,
         Some(position) if sequence <= position => Step::Skip,
         Some(position) if sequence == position + 1 => Step::HandOut,
+        // The stream was empty when we came: what is missing is recent, or nobody here has waited for it.
+        Some(0) => Step::Repair {
+            after: sequence.saturating_sub(REPAIR_MAX),
+        },
         Some(position) => Step::Repair { after: position },
     }
 }
@@ -249,6 +253,8 @@ mod tests {
         assert_eq!(step(Some(7), 7), Step::Skip);
         assert_eq!(step(Some(9), 7), Step::Skip);
         assert_eq!(step(Some(3), 7), Step::Repair { after: 3 });
+        assert_eq!(step(Some(0), 7), Step::Repair { after: 0 });
+        assert_eq!(step(Some(0), 1_000_000), Step::Repair { after: 990_000 });
     }
 
     #[tokio::test]

@@ -188,5 +188,4 @@ fn is_zero(quantity: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "wire_tests.rs"]
 mod tests;

@@ -109,26 +109,28 @@ pub async fn fill(pool: &PgPool) {
 
 const OLD: &str = "01810000-0000-7000-8000-000000000001";
 
-/// A row of the journal: a deposit of `demo` at every odd sequence, of somebody else at every even one.
-async fn journal(pool: &PgPool, shard: i32, first: u64, last: u64) {
-    let entries = (first..=last).map(|sequence| {
-        let account_id = if sequence % 2 == 1 { "demo" } else { "other" }.to_owned();
-        let kind = Kind::Deposited(Deposited {
-            account_id,
-            currency_code: "USDC".into(),
-            amount: format!("{sequence}.00"),
-        });
-        let events = vec![JournalEvent {
-            kind: Some(kind),
-            lines: Vec::new(),
-        }];
-        JournalEntry {
-            sequence,
-            at_us: sequence * 1_000_000,
-            events,
-            ..Default::default()
-        }
+/// An entry: a deposit.
+pub fn deposited(sequence: u64, account_id: &str) -> JournalEntry {
+    let kind = Kind::Deposited(Deposited {
+        account_id: account_id.into(),
+        currency_code: "USDC".into(),
+        amount: format!("{sequence}.00"),
     });
+    let events = vec![JournalEvent {
+        kind: Some(kind),
+        lines: Vec::new(),
+    }];
+    JournalEntry {
+        sequence,
+        at_us: sequence * 1_000_000,
+        events,
+        ..Default::default()
+    }
+}
+
+/// A row of the journal: a deposit of `demo` at every odd sequence, of somebody else at every even one.
+pub async fn journal(pool: &PgPool, shard: i32, first: u64, last: u64) {
+    let entries = (first..=last).map(|sequence| deposited(sequence, if sequence % 2 == 1 { "demo" } else { "other" }));
     let batch = JournalBatch {
         entries: entries.collect(),
         ..Default::default()

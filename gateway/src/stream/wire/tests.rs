@@ -1,3 +1,5 @@
+//! Every kind of journal event as the public one.
+
 //! Every journal event as the public event a client sees.
 
 use super::*;

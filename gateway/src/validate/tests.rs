@@ -1,3 +1,5 @@
+//! Every field of every request, right and wrong.
+
 //! What each request must look like, field by field.
 
 use super::*;
