@@ -231,6 +231,7 @@ impl<G: Ground> Leader<G> {
             if !prices::after(&entry.id, self.shard.price_cursor()) && !self.shard.price_cursor().is_empty() {
                 continue;
             }
+            self.shard.feed_is(&entry.batch.source);
             for quote in &entry.batch.quotes {
                 let observation = self.shard.observe(now, quote, &entry.batch.traceparent, &mut fired);
                 self.metrics.quote(observation);
@@ -249,21 +250,26 @@ impl<G: Ground> Leader<G> {
         &mut self,
         messages: Vec<Incoming>,
         replies: Vec<(String, Reply)>,
-        entries: Vec<JournalEntry>,
+        mut entries: Vec<JournalEntry>,
         dead: Vec<DeadLetter>,
         spans: Vec<CallSpan>,
     ) -> Result<(), LeadError> {
         self.finish().await?;
         let commit_span = trace::commit_span(&spans, self.shard.number(), entries.len());
-        let pending = if entries.is_empty() && dead.is_empty() {
-            if replies.is_empty() {
+        let pending = if entries.is_empty() {
+            if !dead.is_empty() {
+                // Rare, and fenced by nothing: the check below is what lets answers leave.
+                self.shared.committer.commit(None, dead).await.verdict().await;
+            }
+            if messages.is_empty() {
                 return Ok(());
             }
             // Only answers from memory: they may leave if this process leads at this moment.
             self.shared.committer.check(self.shard.number(), self.epoch).await
         } else {
-            let batch = (!entries.is_empty()).then(|| self.batch(&entries));
-            self.shared.committer.commit(batch, dead).await
+            let (batch, same) = self.batch(entries);
+            entries = same;
+            self.shared.committer.commit(Some(batch), dead).await
         };
         self.in_flight = Some(InFlight {
             pending,
@@ -277,17 +283,18 @@ impl<G: Ground> Leader<G> {
         Ok(())
     }
 
-    fn batch(&mut self, entries: &[JournalEntry]) -> Batch {
+    /// Makes a row of entries, and gives them back.
+    fn batch(&mut self, entries: Vec<JournalEntry>) -> (Batch, Vec<JournalEntry>) {
         let first = entries.first().map_or(0, |entry| entry.sequence);
         let sequence = self.shard.sequence();
-        let body = JournalBatch {
-            entries: entries.to_vec(),
+        let row = JournalBatch {
+            entries,
             price_cursor: self.shard.price_cursor().to_owned(),
         };
-        let body = Bytes::from(body.encode_to_vec());
+        let body = Bytes::from(row.encode_to_vec());
         let state_hash = self.shard.hash();
         self.chain = chain(&self.chain, sequence, state_hash, &body);
-        Batch {
+        let batch = Batch {
             shard: self.shard.number(),
             epoch: self.epoch,
             sequence_before: first - 1,
@@ -296,7 +303,8 @@ impl<G: Ground> Leader<G> {
             body,
             state_hash,
             chain: self.chain,
-        }
+        };
+        (batch, row.entries)
     }
 
     /// Waits for the batch under way; then answers, publishes and trims.
@@ -396,6 +404,7 @@ impl<G: Ground> Leader<G> {
             .iter()
             .filter(|entry| cursor.is_empty() || !prices::after(&entry.id, &cursor))
         {
+            self.shard.feed_is(&entry.batch.source);
             entry.batch.quotes.iter().for_each(|quote| self.shard.learn(now, quote));
         }
         if cursor.is_empty() {

@@ -102,6 +102,7 @@ pub struct Shard {
     sequence: u64,
     at: Timestamp,
     price_cursor: String,
+    feed: String,
 }
 
 impl Shard {
@@ -118,6 +119,7 @@ impl Shard {
             sequence: 0,
             at: Timestamp::default(),
             price_cursor: String::new(),
+            feed: String::new(),
         }
     }
 
@@ -191,6 +193,23 @@ impl Shard {
             }
         }
         entries
+    }
+
+    /// The quotes that follow come from this feed. Update numbers of one feed say nothing about another's, so a change of feed starts
+    /// the market anew.
+    pub fn feed_is(&mut self, feed: &str) {
+        if self.feed != feed {
+            if !self.feed.is_empty() {
+                tracing::warn!(
+                    shard = self.number,
+                    before = self.feed,
+                    now = feed,
+                    "another feed; waiting for its first quotes"
+                );
+                self.market = Market::new();
+            }
+            feed.clone_into(&mut self.feed);
+        }
     }
 
     /// Takes one quote; what it fires becomes journal entries.

@@ -315,3 +315,31 @@ fn an_id_from_the_future_or_the_past_is_never_executed() {
         assert_eq!(failure.reason(), reason);
     }
 }
+
+#[test]
+fn another_feed_starts_the_market_anew() {
+    let mut life = Life::new();
+    let quote = |update_id, at: i64| VenueQuote {
+        symbol: "SOL_USDC".to_owned(),
+        bid: "100".to_owned(),
+        ask: "100.01".to_owned(),
+        venue_time_us: u64::try_from(at).unwrap(),
+        update_id,
+        ..VenueQuote::default()
+    };
+    let mut fired = Vec::new();
+    life.shard.feed_is("replay");
+    let far_ahead = life
+        .shard
+        .observe(life.at(), &quote(1_800_000_000_000_000, life.now), "", &mut fired);
+    assert_eq!(far_ahead, Some(engine_core::Observation::Accepted));
+    life.shard.feed_is("live");
+    let live = life
+        .shard
+        .observe(life.at(), &quote(1_328_288_557, life.now), "", &mut fired);
+    assert_eq!(
+        live,
+        Some(engine_core::Observation::Accepted),
+        "its numbers are not held against the other feed's"
+    );
+}
