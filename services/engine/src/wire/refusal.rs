@@ -21,14 +21,27 @@ pub fn failure(refusal: &Refusal) -> Failure {
     match refusal {
         Refusal::StalePrice { .. } | Refusal::PriceMissing { .. } => failure.retry_after_ms = PRICE_RETRY_MS,
         Refusal::Invalid { field, problem } => {
+            let field = public_field(field);
+            failure.message = format!("{field} {problem}");
             failure.fields.push(FieldProblem {
-                field: (*field).to_owned(),
+                field: field.to_owned(),
                 problem: problem.to_string(),
             });
         }
         _ => {}
     }
     failure
+}
+
+/// A field of a command as the public request spells it, so that a client finds what it sent.
+fn public_field(field: &str) -> &str {
+    match field {
+        "amount" => "amount.amount",
+        "stop_loss" => "stop_loss_price",
+        "take_profit" => "take_profit_price",
+        "slippage" => "slippage.expected_price",
+        same => same,
+    }
 }
 
 fn reason(refusal: &Refusal) -> ErrorReason {
