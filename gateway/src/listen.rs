@@ -27,7 +27,9 @@ const STREAMS_MAX: u32 = 100;
 const HEADER_LIST_BYTES_MAX: u32 = 8 * 1024;
 const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 64;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long HTTP/1.1 may take from the end of one request to the end of the next one's headers. It is the time that an
+/// idle connection is kept, too: shorter, and clients would find their pooled connections closed under an order.
+const HTTP1_IDLE_MAX: Duration = Duration::from_secs(60);
 const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +49,7 @@ pub(crate) async fn serve(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(HTTP1_IDLE_MAX)
         .max_buf_size(HTTP1_BUFFER_BYTES_MAX);
     builder
         .http2()

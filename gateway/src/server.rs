@@ -6,6 +6,7 @@
 //!                                    └─ anything else ─ REST ─────────────┘
 //! ```
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,8 @@ const REQUEST_ID_MAX: usize = 128;
 const CORS_AGE_MAX: Duration = Duration::from_secs(600);
 /// How often limits forget those who went away.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// How long after the longest deadline a REST call is given up: the room answers before.
+const REST_GRACE: Duration = Duration::from_secs(1);
 const HEALTHZ: &str = "/healthz";
 
 /// The address of the socket that a request came in through.
@@ -85,14 +88,28 @@ pub(crate) fn doors<C: Calls>(
     leaving: &CancellationToken,
 ) -> Result<Inner, GatewayError> {
     let inside = stack(config, routes(config, room, health)?, &room.metrics, leaving)?;
-    let rest = transcoder()?;
-    let hops = config.limits.forwarded_hops;
+    let hall = Hall {
+        inside,
+        rest: transcoder()?,
+        hops: config.limits.forwarded_hops,
+        rest_max: config.deadlines.max + REST_GRACE,
+    };
     let dispatch = Inner::new(tower::service_fn(move |request| {
-        let (inside, rest) = (inside.clone(), rest.clone());
-        async move { Ok(dispatch(hops, request, inside, rest).await) }
+        let hall = hall.clone();
+        async move { Ok(dispatch(hall, request).await) }
     }));
     let named = around(name).layer(dispatch);
     Ok(Inner::new(cors(&config.cors_origins)?.layer(named)))
+}
+
+/// What lies between the doors and the room.
+#[derive(Clone)]
+struct Hall {
+    inside: Inner,
+    rest: Transcoder,
+    hops: usize,
+    /// Longest that a REST call may take until its headers go out.
+    rest_max: Duration,
 }
 
 /// The room's stack, the same for all doors.
@@ -215,19 +232,29 @@ fn transcoder() -> Result<Transcoder, GatewayError> {
 }
 
 /// Sends a request through its door.
-async fn dispatch(hops: usize, mut request: Request<Body>, inside: Inner, rest: Transcoder) -> Response<Body> {
+async fn dispatch(hall: Hall, mut request: Request<Body>) -> Response<Body> {
     if let Some(Socket(address)) = request.extensions().get().copied() {
-        let peer = Peer::of(address, request.headers(), hops);
+        let peer = Peer::of(address, request.headers(), hall.hops);
         request.extensions_mut().insert(peer);
     }
     let door = door(&request);
     request.extensions_mut().insert(door);
-    let answer = match door {
-        Door::Grpc => return inside.pass(request).await,
-        Door::GrpcWeb => GrpcWebLayer::new().layer(inside).call(request).await,
-        Door::Rest if request.uri().path() == HEALTHZ => return alive(),
-        Door::Rest => rest.into_service(inside).call(request).await,
-    };
+    match door {
+        Door::Grpc => hall.inside.pass(request).await,
+        Door::GrpcWeb => settled(GrpcWebLayer::new().layer(hall.inside).call(request).await),
+        Door::Rest if request.uri().path() == HEALTHZ => alive(),
+        Door::Rest => {
+            // The body is read out here, in front of the room and its deadline: a slow one must not stay for ever.
+            let call = hall.rest.clone().into_service(hall.inside).call(request);
+            match tokio::time::timeout(hall.rest_max, call).await {
+                Ok(answer) => settled(answer),
+                Err(_) => hall.rest.error_response(Failure::Expired.into()),
+            }
+        }
+    }
+}
+
+fn settled(answer: Result<Response<Body>, Infallible>) -> Response<Body> {
     match answer {
         Ok(response) => response,
         Err(never) => match never {},

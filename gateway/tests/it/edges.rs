@@ -502,3 +502,75 @@ async fn a_connection_that_says_nothing_is_closed() {
         assert!(closed.is_ok(), "{half:?} holds the connection open");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_never_ends_is_given_up() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let quick = |config: &mut gateway::Config| {
+        config.deadlines = gateway::Deadlines {
+            default: Duration::from_millis(200),
+            max: Duration::from_millis(300),
+        };
+    };
+    let gateway = start_with(nowhere(), quick).await;
+    let authorization = bearer(&token(&["demo"]));
+    for media_type in ["application/json", "application/grpc-web+proto"] {
+        let path = match media_type {
+            "application/json" => "/v1/accounts/demo/trades",
+            _ => "/fulcrum.v1.TradeService/OpenTrade",
+        };
+        let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\nauthorization: {authorization}\r\n\
+             connection: close\r\ncontent-length: 100\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[0, 0, 0]).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "{media_type} waits for ever");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(
+            answer.starts_with("HTTP/1.1 504") || answer.contains("grpc-status: 4"),
+            "{media_type}: {answer}"
+        );
+    }
+    assert!(gateway.engine.of("demo").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_tracer_the_callers_trace_is_passed_on() {
+    let gateway = start().await;
+    let authorization = bearer(&token(&["demo"]));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for door in DOORS {
+        let headers = [("authorization", authorization.as_str()), ("traceparent", trace)];
+        call(gateway.address, door, &balances("demo"), &headers).await;
+        assert_eq!(gateway.engine.of("demo").pop().unwrap().traceparent, trace, "{door:?}");
+    }
+    let headers = [("authorization", authorization.as_str()), ("traceparent", "nonsense")];
+    call(gateway.address, Door::Grpc, &balances("demo"), &headers).await;
+    assert_eq!(gateway.engine.of("demo").pop().unwrap().traceparent, "");
+}
+
+/// On one thread, because the tracer is this thread's alone.
+#[tokio::test]
+async fn with_a_tracer_a_call_is_a_span_of_its_callers_trace() {
+    use opentelemetry::trace::TracerProvider as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    opentelemetry::global::set_text_map_propagator(opentelemetry_sdk::propagation::TraceContextPropagator::new());
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+
+    let gateway = start().await;
+    let authorization = bearer(&token(&["demo"]));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [("authorization", authorization.as_str()), ("traceparent", trace)];
+    call(gateway.address, Door::Grpc, &balances("demo"), &headers).await;
+    let passed_on = gateway.engine.of("demo").pop().unwrap().traceparent;
+    assert_eq!(passed_on.len(), trace.len(), "{passed_on}");
+    assert_eq!(passed_on[..36], trace[..36], "the same trace");
+    assert_ne!(passed_on[36..52], trace[36..52], "another span");
+}
