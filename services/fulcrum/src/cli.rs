@@ -14,7 +14,7 @@ use crate::{say, up};
 /// `fulcrum up` starts everything on this machine. The other commands run one role each, against any Redis and Postgres.
 /// Every option can also be given as an environment variable, which its description names.
 #[derive(Debug, Parser)]
-#[command(name = "fulcrum", version, max_term_width = 110)]
+#[command(name = "fulcrum", version, max_term_width = 110, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,7 +25,7 @@ enum Command {
     Up(Box<up::Options>),
     Gateway(Box<gateway::Options>),
     Engine(engine::Options),
-    Poller(poller::Options),
+    Poller(Box<poller::Options>),
     Recorder(recorder::Options),
     Migrate(migrate::Options),
     Token(token::Options),
@@ -60,7 +60,7 @@ async fn dispatch(command: Command, given: Option<&clap::ArgMatches>) -> Result<
         Command::Up(options) => up::run(*options, given.expect("the command was among the arguments")).await,
         Command::Gateway(options) => gateway::run(*options).await,
         Command::Engine(options) => engine::run(options).await,
-        Command::Poller(options) => poller::run(options).await,
+        Command::Poller(options) => poller::run(*options).await,
         Command::Recorder(options) => recorder::run(options).await,
         Command::Migrate(options) => migrate::run(options).await,
         Command::Token(options) => token::run(options),

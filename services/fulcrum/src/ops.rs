@@ -124,14 +124,14 @@ impl Board {
         Readiness { ready, checks }
     }
 
-    /// The metrics of the children, each line labelled with the child's name.
-    async fn child_metrics(&self) -> String {
+    /// The metrics pages of the children that answer, with their names.
+    async fn child_metrics(&self) -> Vec<(String, String)> {
         let children = self.lock().children.clone();
-        let answers = children.iter().map(|(name, socket)| async move {
-            let text = ask(socket, "/metrics").await.map(|(_, body)| body).unwrap_or_default();
-            labelled(&text, name)
+        let answers = children.into_iter().map(|(name, socket)| async move {
+            let (_, page) = ask(&socket, "/metrics").await.ok()?;
+            Some((name, page))
         });
-        futures::future::join_all(answers).await.concat()
+        futures::future::join_all(answers).await.into_iter().flatten().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -163,19 +163,44 @@ async fn child(name: &str, socket: &Path) -> (Condition, BTreeMap<String, Condit
     }
 }
 
-/// Puts a label into every line of a metrics page. Comments are left out: a page may describe a metric only once.
-fn labelled(page: &str, process: &str) -> String {
-    let mut out = String::with_capacity(page.len() * 2);
-    for line in page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let Some(end) = line.find(['{', ' ']) else { continue };
-        let (name, rest) = line.split_at(end);
-        out.push_str(name);
-        match rest.strip_prefix('{') {
-            Some(labels) => out.push_str(&format!("{{process=\"{process}\",{labels}\n")),
-            None => out.push_str(&format!("{{process=\"{process}\"}}{rest}\n")),
+/// One metrics page of several: each metric once, the lines of a child labelled with its name.
+fn merged(own: &str, children: &[(String, String)]) -> String {
+    #[derive(Default)]
+    struct Family<'a> {
+        comments: Vec<&'a str>,
+        samples: String,
+    }
+    let mut families: BTreeMap<&str, Family<'_>> = BTreeMap::new();
+    let pages = children.iter().map(|(name, page)| (Some(name.as_str()), page.as_str()));
+    for (process, page) in std::iter::once((None, own)).chain(pages) {
+        let mut family = "";
+        for line in page.lines().filter(|line| !line.is_empty()) {
+            if let Some(comment) = line.strip_prefix("# ") {
+                family = comment.split(' ').nth(1).unwrap_or_default();
+                let comments = &mut families.entry(family).or_default().comments;
+                if comments.len() < 2 && !comments.contains(&line) {
+                    comments.push(line);
+                }
+                continue;
+            }
+            let samples = &mut families.entry(family).or_default().samples;
+            samples.push_str(&process.map_or_else(|| line.to_owned(), |process| labelled(line, process)));
+            samples.push('\n');
         }
     }
-    out
+    let page = families
+        .into_values()
+        .map(|family| family.comments.join("\n") + "\n" + &family.samples);
+    page.collect()
+}
+
+/// Puts a label into a line of a metrics page.
+fn labelled(line: &str, process: &str) -> String {
+    let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap_or(line.len()));
+    match rest.strip_prefix('{') {
+        Some(labels) => format!("{name}{{process=\"{process}\",{labels}"),
+        None => format!("{name}{{process=\"{process}\"}}{rest}"),
+    }
 }
 
 /// An ops endpoint that is bound; it answers once [`Endpoint::serve`] runs.
@@ -252,7 +277,7 @@ async fn readyz(State((board, _)): State<(Board, Metrics)>) -> Response {
 async fn page(State((board, metrics)): State<(Board, Metrics)>) -> Response {
     match metrics.text() {
         Ok(text) => {
-            let text = text + &board.child_metrics().await;
+            let text = merged(&text, &board.child_metrics().await);
             (
                 [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
                 text,
@@ -365,11 +390,12 @@ mod tests {
     }
 
     #[test]
-    fn metrics_of_children_carry_their_name() {
-        let page = "# HELP a_total x\n# TYPE a_total counter\na_total{shard=\"1\"} 2\nb 3\n";
-        assert_eq!(
-            labelled(page, "engine-0"),
-            "a_total{process=\"engine-0\",shard=\"1\"} 2\nb{process=\"engine-0\"} 3\n"
-        );
+    fn the_metrics_of_children_carry_their_names_and_stand_with_their_kind() {
+        let own = "# HELP a_total x\n# TYPE a_total counter\na_total 1\n";
+        let child = "# HELP a_total x\n# TYPE a_total counter\na_total{shard=\"1\"} 2\n# TYPE b gauge\nb 3\n";
+        let page = merged(own, &[("engine-0".to_owned(), child.to_owned())]);
+        let expected = "# HELP a_total x\n# TYPE a_total counter\na_total 1\na_total{process=\"engine-0\",shard=\"1\"} 2\n\
+                        # TYPE b gauge\nb{process=\"engine-0\"} 3\n";
+        assert_eq!(page, expected);
     }
 }

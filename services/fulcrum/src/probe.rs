@@ -12,6 +12,8 @@ use crate::ops::{Board, Condition};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Pause while somebody waits for what is missing.
+const LOOK_SOONER: Duration = Duration::from_millis(100);
 /// How long a store may take to answer before it counts as away.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -63,6 +65,20 @@ pub(crate) async fn engine(board: Board, name: String, mut status: watch::Receiv
         if let Ok(Err(_)) = changed {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+/// Whether every shard has a leader. Never ends.
+pub(crate) async fn shards(board: Board, pool: PgPool) {
+    loop {
+        let condition = match tokio::time::timeout(ANSWER_WITHIN, unled(&pool)).await {
+            Ok(Ok(unled)) => Condition::new(unled == 0).with("unled", unled),
+            Ok(Err(error)) => Condition::missing(error),
+            Err(_) => Condition::missing("no answer in time"),
+        };
+        let ready = condition.is_ready();
+        board.set("shards", condition);
+        tokio::time::sleep(if ready { LOOK_EVERY } else { LOOK_SOONER }).await;
     }
 }
 

@@ -15,21 +15,24 @@ use crate::settings::{
 };
 use crate::{probe, say};
 
-/// Brings the venue's prices to the bus, records them, or replays a recording.
+/// Brings the venue's prices to the bus; records them, or replays a recording.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunOptions,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     Record(RecordOptions),
     Replay(ReplayOptions),
 }
 
-/// Follows a feed and publishes its quotes.
+/// Follows a feed and publishes its quotes, which is also done without a word.
 #[derive(Debug, Args)]
 struct RunOptions {
     #[command(flatten)]
@@ -107,24 +110,27 @@ fn tape_time(text: &str) -> Result<u64, String> {
 /// Runs the command.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     match options.command {
-        Command::Run(options) => {
-            let frame = Frame {
-                telemetry: options.telemetry,
-                ops: options.ops,
-                parent: options.parent,
-            };
-            let (redis, feed) = (options.redis.redis_url, options.feed);
-            frame
-                .run("poller", async |stage| {
-                    let looking = probe::redis(stage.board.clone(), bus::Redis::open(&redis)?);
-                    let _redis = AbortOnDropHandle::new(tokio::spawn(looking));
-                    follow(&feed, &redis, stage).await
-                })
-                .await
-        }
-        Command::Record(options) => record(options).await,
-        Command::Replay(options) => replay(options).await,
+        None => publish(options.run).await,
+        Some(Command::Run(options)) => publish(*options).await,
+        Some(Command::Record(options)) => record(options).await,
+        Some(Command::Replay(options)) => replay(options).await,
     }
+}
+
+async fn publish(options: RunOptions) -> Result<(), Failure> {
+    let frame = Frame {
+        telemetry: options.telemetry,
+        ops: options.ops,
+        parent: options.parent,
+    };
+    let (redis, feed) = (options.redis.redis_url, options.feed);
+    frame
+        .run("poller", async |stage| {
+            let looking = probe::redis(stage.board.clone(), bus::Redis::open(&redis)?);
+            let _redis = AbortOnDropHandle::new(tokio::spawn(looking));
+            follow(&feed, &redis, stage).await
+        })
+        .await
 }
 
 /// Runs a poller and says on the board how the feed is.
@@ -175,7 +181,7 @@ async fn record(options: RecordOptions) -> Result<(), Failure> {
         file: options.file,
         silence: options.silence,
     };
-    let recorded = without_ops(options.telemetry)
+    without_ops(options.telemetry)
         .run("poller-record", async |stage| {
             let recorded = poller::record(config, stage.shutdown).await?;
             say::line(format!(
@@ -184,8 +190,7 @@ async fn record(options: RecordOptions) -> Result<(), Failure> {
             ));
             Ok(())
         })
-        .await;
-    recorded
+        .await
 }
 
 async fn replay(options: ReplayOptions) -> Result<(), Failure> {

@@ -83,25 +83,21 @@ impl Banner<'_> {
         writeln!(out, "A token for the account demo, good for a day:\n")?;
         writeln!(out, "  TOKEN={}\n", self.token)?;
         writeln!(out, "Make the wallet, then open a trade (set TOKEN first):\n")?;
+        let authorized = "-H \"Authorization: Bearer $TOKEN\"";
         writeln!(
             out,
-            "  curl -sS -X POST {url}/v1/accounts/demo/wallet:initialize -H \"Authorization: Bearer $TOKEN\" -d '{{}}'"
+            "  curl -sS {authorized} --json '{{}}' {url}/v1/accounts/demo/wallet:initialize"
         )?;
         writeln!(
             out,
-            "  curl -sS -X POST {url}/v1/accounts/demo/trades -H \"Authorization: Bearer $TOKEN\" \\\n       \
-             -d '{{\"symbol\":\"SOL_USDC\",\"side\":\"SIDE_LONG\",\"margin\":\"100\",\"leverage\":\"10\"}}'\n"
+            "  curl -sS {authorized} {url}/v1/accounts/demo/trades \\\n    \
+             --json '{{\"symbol\":\"SOL_USDC\",\"side\":\"SIDE_LONG\",\"margin\":\"100\",\"leverage\":\"10\"}}'\n"
         )?;
         writeln!(out, "Next:\n")?;
-        writeln!(
-            out,
-            "  curl -sSN {url}/v1/quotes:stream -H \"Authorization: Bearer $TOKEN\"        # prices as they come"
-        )?;
-        writeln!(
-            out,
-            "  {} token{data_dir} --account alice --ttl 1h        # a token for somebody else\n",
-            self.program
-        )?;
+        writeln!(out, "  # prices as they come")?;
+        writeln!(out, "  curl -sSN {authorized} {url}/v1/quotes:stream")?;
+        writeln!(out, "  # a token for somebody else")?;
+        writeln!(out, "  {} token{data_dir} --account alice --ttl 1h\n", self.program)?;
         write!(
             out,
             "Ctrl-C stops everything in order{}.",

@@ -108,14 +108,15 @@ impl<'a> Mesh<'a> {
                 self.board.clone(),
                 bus::Redis::open(&stores.redis)?,
             ))),
-            AbortOnDropHandle::new(tokio::spawn(probe::postgres(self.board.clone(), pool))),
+            AbortOnDropHandle::new(tokio::spawn(probe::postgres(self.board.clone(), pool.clone()))),
+            AbortOnDropHandle::new(tokio::spawn(probe::shards(self.board.clone(), pool))),
         ];
         say::line("starting engine, recorder, poller and gateway …");
         let listen = match self.options.separate_processes {
             true => self.start_children(&stores, &public)?,
             false => self.start_tasks(&stores, &public).await?,
         };
-        self.until_ready().await?;
+        self.until_ready(shards).await?;
         self.supervisor.settled();
         let feed = self.first_price().await;
         let account = ["demo".to_owned()];
@@ -264,21 +265,33 @@ impl<'a> Mesh<'a> {
         Ok(listen)
     }
 
-    /// Waits until everything but the prices is there.
-    async fn until_ready(&self) -> Result<(), Failure> {
+    /// Waits until everything but the prices is there, and our own engines lead every shard: what a killed predecessor led counts as led
+    /// for a few seconds more.
+    async fn until_ready(&self, shards: u32) -> Result<(), Failure> {
         let begun = Instant::now();
         loop {
             let readiness = self.board.readiness().await;
+            let led: usize = readiness
+                .checks
+                .iter()
+                .map(|(name, it)| if name.starts_with("engine") { leads(it) } else { 0 })
+                .sum();
             // Every role has its condition, and both stores; the poller's own is the feed, for which nobody waits here.
             let needed = readiness
                 .checks
                 .iter()
                 .filter(|(name, _)| *name != "feed" && *name != "poller-0");
-            let missing: Vec<&str> = needed
+            let mut missing: Vec<String> = needed
                 .filter(|(_, it)| !it.is_ready())
-                .map(|(name, _)| name.as_str())
+                .map(|(name, _)| name.clone())
                 .collect();
-            if missing.is_empty() && readiness.checks.keys().any(|name| name.starts_with("gateway")) {
+            if !readiness.checks.keys().any(|name| name.starts_with("gateway")) {
+                missing.push("gateway".to_owned());
+            }
+            if led < shards as usize {
+                missing.push(format!("{} of {shards} shards without a leader", shards as usize - led));
+            }
+            if missing.is_empty() {
                 return Ok(());
             }
             if begun.elapsed() > ROLES_WITHIN {
@@ -317,6 +330,13 @@ impl<'a> Mesh<'a> {
         self.home.tidy();
         say::line("stopped");
     }
+}
+
+/// How many shards an engine says it leads; a child says it one level down.
+fn leads(engine: &Condition) -> usize {
+    let own = engine.detail("leads");
+    let leads = own.or_else(|| engine.detail("checks")?.get("engine")?.get("leads"));
+    leads.and_then(|it| it.as_array()).map_or(0, Vec::len)
 }
 
 /// Waits until a store answers. What it says when it ends is told by its supervisor.
