@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bus::EventReader;
 use contracts::bus::JournalEntry;
@@ -17,6 +18,8 @@ use crate::history::History;
 
 /// Most entries that are fetched from the journal for subscribers when the stream has a gap; past it they get a `GAP`.
 const REPAIR_MAX: u64 = 10_000;
+/// How long one read of the journal may take: the other shards wait for it.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who watches what, and how far each shard was handed out.
 pub(crate) struct EventHub {
@@ -215,9 +218,11 @@ async fn repair(hub: &EventHub, history: &History, shard: u32, mut after: u64, n
         return hub.break_off(shard);
     }
     while after + 1 < next {
-        let entries = match history.journal_after(shard, after).await {
-            Ok(entries) if !entries.is_empty() => entries,
-            Ok(_) | Err(_) => return hub.break_off(shard),
+        let read = tokio::time::timeout(REPAIR_PATIENCE, history.journal_after(shard, after)).await;
+        let entries = match read {
+            Ok(Ok(entries)) if entries.first().is_some_and(|first| first.sequence == after + 1) => entries,
+            // Not there, or no longer, or not in time.
+            Ok(Ok(_) | Err(_)) | Err(_) => return hub.break_off(shard),
         };
         for entry in entries.into_iter().filter(|entry| entry.sequence < next) {
             after = entry.sequence;

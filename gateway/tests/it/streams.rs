@@ -213,7 +213,8 @@ async fn a_gap_that_nobody_can_fill_is_said_with_the_place_to_resume() {
     }
     let mut publisher = RedisShardBus::new(bus.clone(), bus.commands().await.unwrap(), shard("demo"));
     publisher.publish(&[deposited(8, "demo")]).await.unwrap();
-    // 10 and 11 are in no journal.
+    // 10 and 11 are in no journal, though what follows is.
+    journal(&postgres.pool(), i32::try_from(shard("demo")).unwrap(), 12, 12).await;
     publisher.publish(&[deposited(12, "demo")]).await.unwrap();
     let streamed = stream.await.unwrap();
     assert_eq!((streamed.code, told(&streamed)), (0, vec![7, 8, 9, 9]), "{streamed:?}");
