@@ -14,6 +14,7 @@ use crate::config::Snapshots;
 use crate::journal::{Head, Journal};
 use crate::recover::{RecoverError, Replica};
 use crate::shard::Corrupt;
+use crate::window::Limits;
 
 /// How often the heads are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -54,6 +55,7 @@ pub async fn follow<J: Journal>(
     journal: J,
     replicas: Replicas,
     snapshots: Snapshots,
+    window: Limits,
 ) -> Result<std::convert::Infallible, Corrupt> {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -67,7 +69,7 @@ pub async fn follow<J: Journal>(
             }
         };
         for head in heads {
-            match follow_one(&journal, &replicas, snapshots, &head).await {
+            match follow_one(&journal, &replicas, snapshots, window, &head).await {
                 Ok(()) => {}
                 Err(RecoverError::Corrupt(cause)) => return Err(cause),
                 Err(RecoverError::Journal(error)) => {
@@ -82,13 +84,14 @@ async fn follow_one<J: Journal>(
     journal: &J,
     replicas: &Replicas,
     snapshots: Snapshots,
+    window: Limits,
     head: &Head,
 ) -> Result<(), RecoverError> {
     // The lock is held over a bounded number of rows, so that a new leader waits for milliseconds, not for a recovery.
     let mut all = replicas.0.lock().await;
     if !all.contains_key(&head.shard) {
         drop(all);
-        let replica = Replica::from_snapshot(journal, head.shard).await?;
+        let replica = Replica::from_snapshot(journal, head.shard, window).await?;
         all = replicas.0.lock().await;
         let snapshot_at = replica.shard.sequence();
         all.insert(

@@ -4,6 +4,7 @@
 use bus::connect::Commands;
 use bus::prices::{PriceStream, RedisPrices};
 use bus::{BusError, Redis, RedisShardBus, ShardBus};
+use uuid::Uuid;
 
 use crate::inbox;
 use crate::journal::{Journal, PgJournal};
@@ -25,6 +26,8 @@ pub trait Ground: Clone + Send + Sync + 'static {
     fn prices(&self) -> &Self::Prices;
     /// The wall clock, microseconds since the epoch. May jump.
     fn wall_us(&self) -> i64;
+    /// An id that nobody had before.
+    fn fresh_id(&self) -> Uuid;
 }
 
 /// Postgres, Redis and this machine's clock.
@@ -71,5 +74,9 @@ impl Ground for RealGround {
 
     fn wall_us(&self) -> i64 {
         inbox::wall_us()
+    }
+
+    fn fresh_id(&self) -> Uuid {
+        Uuid::new_v4()
     }
 }

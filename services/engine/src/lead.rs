@@ -15,7 +15,6 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
-use uuid::Uuid;
 
 use crate::commit::{Committer, Pending};
 use crate::ground::Ground;
@@ -299,7 +298,7 @@ impl<G: Ground> Leader<G> {
             epoch: self.epoch,
             sequence_before: first - 1,
             sequence,
-            id: Uuid::new_v4(),
+            id: self.ground.fresh_id(),
             body,
             state_hash,
             chain: self.chain,

@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use crate::journal::{Journal, JournalError, Row, SnapshotHead, chain};
 use crate::shard::{Corrupt, Shard};
+use crate::window::Limits;
 
 /// Most rows read at once.
 const ROWS_MAX: u32 = 512;
@@ -33,9 +34,9 @@ pub struct Replica {
 impl Replica {
     /// A shard before its first entry.
     #[must_use]
-    pub fn genesis(number: u32) -> Self {
+    pub fn genesis(number: u32, limits: Limits) -> Self {
         Self {
-            shard: Shard::new(number),
+            shard: Shard::with_window(number, limits),
             chain: [0; 32],
         }
     }
@@ -44,9 +45,9 @@ impl Replica {
     ///
     /// # Errors
     /// When the journal is away. A damaged snapshot is logged and the one before it is tried.
-    pub async fn from_snapshot<J: Journal>(journal: &J, number: u32) -> Result<Self, JournalError> {
+    pub async fn from_snapshot<J: Journal>(journal: &J, number: u32, limits: Limits) -> Result<Self, JournalError> {
         for head in journal.snapshots(number).await? {
-            match load(journal, number, &head).await {
+            match load(journal, number, limits, &head).await {
                 Ok(replica) => return Ok(replica),
                 Err(RecoverError::Journal(error)) => return Err(error),
                 Err(RecoverError::Corrupt(cause)) => {
@@ -54,7 +55,7 @@ impl Replica {
                 }
             }
         }
-        Ok(Self::genesis(number))
+        Ok(Self::genesis(number, limits))
     }
 
     /// Folds in what the journal has beyond this replica, at most a batch of rows. Returns how many rows.
@@ -135,7 +136,12 @@ impl Replica {
     }
 }
 
-async fn load<J: Journal>(journal: &J, number: u32, head: &SnapshotHead) -> Result<Replica, RecoverError> {
+async fn load<J: Journal>(
+    journal: &J,
+    number: u32,
+    limits: Limits,
+    head: &SnapshotHead,
+) -> Result<Replica, RecoverError> {
     let damaged = |what: &str| Corrupt::Digest {
         shard: number,
         sequence: head.sequence,
@@ -152,7 +158,7 @@ async fn load<J: Journal>(journal: &J, number: u32, head: &SnapshotHead) -> Resu
         }
         chunks.push(SnapshotChunk::decode(body).map_err(|_| damaged(&format!("chunk {n}")))?);
     }
-    let shard = Shard::restore(number, head.sequence, chunks)?;
+    let shard = Shard::restore(number, limits, head.sequence, chunks)?;
     if shard.hash() != head.state_hash {
         return Err(Corrupt::Hash {
             shard: number,

@@ -9,7 +9,6 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::commit::{Committer, ask_until_answered};
 use crate::config::{Config, Snapshots};
@@ -21,6 +20,7 @@ use crate::journal::{Head, Journal as _, JournalError, LEASE_RENEW, Owner, PgJou
 use crate::lead::{LeadError, Leader, Shared};
 use crate::recover::{RecoverError, Replica};
 use crate::shard::{Corrupt, Shard};
+use crate::window::Limits;
 
 /// How often unled shards are looked for.
 const LOOK_FOR_SHARDS: std::time::Duration = std::time::Duration::from_millis(250);
@@ -92,6 +92,7 @@ pub async fn run(
         shards,
         instruments: config.instruments,
         snapshots: config.snapshots,
+        window: Limits::default(),
     };
     serve(ground, options, status, shutdown).await
 }
@@ -107,6 +108,8 @@ pub struct Options {
     pub instruments: Vec<Instrument>,
     /// When snapshots are written.
     pub snapshots: Snapshots,
+    /// How long operations are remembered; the same for all engines that ever write to a journal.
+    pub window: Limits,
 }
 
 /// Runs an engine on any ground: what [`run`] does once it trusts what it stands on.
@@ -120,7 +123,7 @@ pub async fn serve<G: Ground>(
     shutdown: CancellationToken,
 ) -> Result<(), EngineError> {
     let owner = Owner {
-        id: Uuid::new_v4(),
+        id: ground.fresh_id(),
         name: options.name.clone(),
     };
     // What leaders stand on ends after they have, so it has a token of its own.
@@ -141,6 +144,7 @@ pub async fn serve<G: Ground>(
         ground.journal().clone(),
         replicas.clone(),
         options.snapshots,
+        options.window,
     ));
 
     let shared = Shared {
@@ -249,7 +253,10 @@ impl<G: Ground> Host<G> {
         let started = Instant::now();
         let mut replica = match self.replicas.take(head.shard).await {
             Some(replica) => replica,
-            None => ask_until_answered(|| Replica::from_snapshot(self.ground.journal(), head.shard)).await,
+            None => {
+                ask_until_answered(|| Replica::from_snapshot(self.ground.journal(), head.shard, self.options.window))
+                    .await
+            }
         };
         loop {
             match replica.catch_up(self.ground.journal()).await {

@@ -7,18 +7,34 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bus::mutants::{self, Mutant};
 use contracts::bus::operation_record::Outcome;
 use contracts::bus::{OperationRecord, WindowEntry};
 use engine_core::Timestamp;
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-/// How long an operation is remembered. Milliseconds.
-pub const WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
-/// Most operations remembered by one shard; past it the window gets shorter than a day.
-pub const OPERATIONS_MAX: usize = 5_000_000;
-/// Operations leave the window by the minute of their id.
-const BUCKET_MS: u64 = 60_000;
+/// How much a window remembers. One deployment has one: a journal replays only under the limits it was written under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long an operation is remembered. Milliseconds.
+    pub window_ms: u64,
+    /// Most operations remembered by one shard; past it the window gets shorter than `window_ms`.
+    pub operations_max: usize,
+    /// Operations leave the window together with all whose ids were made in the same stretch of this length. Milliseconds.
+    pub bucket_ms: u64,
+}
+
+impl Default for Limits {
+    /// A day, five million, a minute.
+    fn default() -> Self {
+        Self {
+            window_ms: 24 * 60 * 60 * 1000,
+            operations_max: 5_000_000,
+            bucket_ms: 60_000,
+        }
+    }
+}
 
 /// Who sent an operation, and its id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +46,16 @@ pub struct OperationKey {
 }
 
 impl OperationKey {
+    /// The operation that this principal sent under this id.
+    #[must_use]
+    pub fn new(principal: &str, id: [u8; 16]) -> Self {
+        let principal = if mutants::is(Mutant::KeyNotScoped) { "" } else { principal };
+        Self {
+            principal: principal.into(),
+            request_id: u128::from_be_bytes(id),
+        }
+    }
+
     /// When the id was made, milliseconds since the epoch.
     #[must_use]
     pub fn time_ms(&self) -> u64 {
@@ -67,25 +93,25 @@ pub struct Window {
     entries: HashMap<OperationKey, Remembered>,
     buckets: BTreeMap<u64, Vec<OperationKey>>,
     horizon_ms: u64,
-    operations_max: usize,
+    limits: Limits,
     hash: u128,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self::with_capacity(OPERATIONS_MAX)
+        Self::new(Limits::default())
     }
 }
 
 impl Window {
-    /// A window of at most `operations_max` operations.
+    /// A window of these limits.
     #[must_use]
-    pub fn with_capacity(operations_max: usize) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
             entries: HashMap::new(),
             buckets: BTreeMap::new(),
             horizon_ms: 0,
-            operations_max,
+            limits,
             hash: 0,
         }
     }
@@ -117,10 +143,11 @@ impl Window {
     /// What is known of an operation whose command hashes to `payload_hash`.
     #[must_use]
     pub fn lookup(&self, key: &OperationKey, payload_hash: &[u8], at: Timestamp) -> Lookup<'_> {
-        match self.entries.get(key) {
+        let known = self.entries.get(key).filter(|_| !mutants::is(Mutant::NoDedupe));
+        match known {
             Some(seen) if seen.record.payload_hash == payload_hash => Lookup::Repeat(seen),
             Some(_) => Lookup::Reused,
-            None if key.time_ms() < self.horizon_at(at) => Lookup::Expired,
+            None if key.time_ms() < self.horizon_at(at) && !mutants::is(Mutant::EvictWithoutAgeCheck) => Lookup::Expired,
             None => Lookup::New,
         }
     }
@@ -136,8 +163,8 @@ impl Window {
         self.place(Remembered { sequence, at, record });
         self.horizon_ms = self.horizon_at(at);
         while let Some(bucket) = self.buckets.first_entry() {
-            let bucket_end = (*bucket.key() + 1) * BUCKET_MS;
-            let full = self.entries.len() > self.operations_max;
+            let bucket_end = (*bucket.key() + 1) * self.limits.bucket_ms;
+            let full = self.entries.len() > self.limits.operations_max;
             if bucket_end > self.horizon_ms && !full {
                 break;
             }
@@ -184,7 +211,7 @@ impl Window {
         let Some(key) = key_of(&remembered.record) else { return };
         self.hash = self.hash.wrapping_add(hash_of(&remembered));
         self.buckets
-            .entry(key.time_ms() / BUCKET_MS)
+            .entry(key.time_ms() / self.limits.bucket_ms)
             .or_default()
             .push(key.clone());
         if let Some(replaced) = self.entries.insert(key, remembered) {
@@ -196,7 +223,7 @@ impl Window {
 
     fn horizon_at(&self, at: Timestamp) -> u64 {
         let now_ms = micros(at) / 1000;
-        self.horizon_ms.max(now_ms.saturating_sub(WINDOW_MS))
+        self.horizon_ms.max(now_ms.saturating_sub(self.limits.window_ms))
     }
 }
 
@@ -204,10 +231,7 @@ impl Window {
 #[must_use]
 pub fn key_of(record: &OperationRecord) -> Option<OperationKey> {
     let id: [u8; 16] = record.request_id.as_ref().try_into().ok()?;
-    Some(OperationKey {
-        principal: record.principal.as_str().into(),
-        request_id: u128::from_be_bytes(id),
-    })
+    Some(OperationKey::new(&record.principal, id))
 }
 
 /// Engine time as the wire has it.
@@ -237,7 +261,8 @@ pub fn is_final(outcome: &Outcome) -> bool {
 mod tests {
     use super::*;
 
-    const DAY_MS: u64 = WINDOW_MS;
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    const BUCKET_MS: u64 = 60_000;
     const T0: u64 = 1_700_000_000_000;
 
     fn id(time_ms: u64, n: u64) -> u128 {
@@ -256,6 +281,13 @@ mod tests {
             outcome: Some(Outcome::Response(b"first".to_vec().into())),
             ..OperationRecord::default()
         }
+    }
+
+    fn of_at_most(operations_max: usize) -> Window {
+        Window::new(Limits {
+            operations_max,
+            ..Limits::default()
+        })
     }
 
     fn key(principal: &str, request_id: u128) -> OperationKey {
@@ -297,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_full_window_gets_shorter_instead_of_forgetting_silently() {
-        let mut window = Window::with_capacity(10);
+        let mut window = of_at_most(10);
         for n in 0..100 {
             let time = T0 + n * BUCKET_MS;
             window.insert(n + 1, at(time), record("alice", id(time, n), b"a"));
@@ -312,12 +344,12 @@ mod tests {
 
     #[test]
     fn a_restored_window_is_the_same_window() {
-        let mut window = Window::with_capacity(50);
+        let mut window = of_at_most(50);
         for n in 0..200 {
             let time = T0 + n * 7_000;
             window.insert(n + 1, at(time), record("alice", id(time, n), b"a"));
         }
-        let mut restored = Window::with_capacity(50);
+        let mut restored = of_at_most(50);
         restored.set_horizon(window.horizon_ms());
         for entry in window.entries() {
             restored.restore(entry).unwrap();

@@ -1,180 +1,16 @@
-//! The journal in Postgres: the only truth.
-//!
-//! Two mechanisms, not to be confused. The *lease* says who should lead a shard, on the database's clock, so that work goes on when a
-//! leader dies; it is for liveness. The *fence* says who may write: every commit compares and sets `(epoch, seq)` of the shard's head
-//! row; it is for safety, and holds whatever clocks, pauses and networks do.
+//! The journal's statements.
 
 use std::future::Future;
-use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
-/// How long a lease lasts. Renewed well before, see [`LEASE_RENEW`].
-pub const LEASE: Duration = Duration::from_millis(2_000);
-/// How often a leader renews its leases.
-pub const LEASE_RENEW: Duration = Duration::from_millis(500);
-/// How long one statement may take before its outcome counts as unknown.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many snapshots of a shard are kept.
-const SNAPSHOTS_KEPT: i64 = 3;
-
-/// The journal cannot do it now.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// Postgres refused, dropped or timed out.
-    #[error("postgres: {0}")]
-    Database(#[from] sqlx::Error),
-    /// No answer within the time a statement may take.
-    #[error("postgres: no answer within {} s", STATEMENT_TIMEOUT.as_secs())]
-    Timeout,
-}
-
-/// Which process this is: a new id at each start, so that a restarted one does not take its predecessor's lease for its own.
-#[derive(Clone, Debug)]
-pub struct Owner {
-    /// Made at each start.
-    pub id: Uuid,
-    /// For people.
-    pub name: String,
-}
-
-/// Where a shard's journal stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Which shard.
-    pub shard: u32,
-    /// Number of the leadership.
-    pub epoch: u64,
-    /// Sequence of the last entry.
-    pub sequence: u64,
-    /// Hash over all rows so far.
-    pub chain: [u8; 32],
-    /// Whether a lease runs.
-    pub leased: bool,
-}
-
-/// One row to be written.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// Which shard.
-    pub shard: u32,
-    /// Leadership under which it was decided.
-    pub epoch: u64,
-    /// Sequence before it.
-    pub sequence_before: u64,
-    /// Sequence of its last entry.
-    pub sequence: u64,
-    /// Its id.
-    pub id: Uuid,
-    /// Encoded `JournalBatch`.
-    pub body: Bytes,
-    /// State hash after it.
-    pub state_hash: u128,
-    /// Hash over this row and all before it.
-    pub chain: [u8; 32],
-}
-
-/// One row as read.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// Sequence of its first entry.
-    pub first: u64,
-    /// Sequence of its last entry.
-    pub last: u64,
-    /// Encoded `JournalBatch`.
-    pub body: Bytes,
-    /// State hash after it.
-    pub state_hash: u128,
-    /// Hash over this row and all before it.
-    pub chain: [u8; 32],
-}
-
-/// A message that could not be understood.
-#[derive(Clone, Debug)]
-pub struct DeadLetter {
-    /// Where it was found.
-    pub shard: u32,
-    /// As found.
-    pub body: Bytes,
-    /// What is wrong with it.
-    pub reason: &'static str,
-}
-
-/// What became of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is in the journal, for ever.
-    Committed,
-    /// Somebody else leads the shard; nothing was written.
-    Fenced,
-}
-
-/// The head of a snapshot.
-#[derive(Clone, Debug)]
-pub struct SnapshotHead {
-    /// Sequence of the last entry it contains.
-    pub sequence: u64,
-    /// State hash it must load to.
-    pub state_hash: u128,
-    /// Journal chain at that sequence.
-    pub chain: [u8; 32],
-    /// Number of chunks.
-    pub chunks: u32,
-}
-
-/// What an engine needs of the journal. In Postgres: [`PgJournal`].
-pub trait Journal: Clone + Send + Sync + 'static {
-    /// The heads of all shards.
-    fn heads(&self) -> impl Future<Output = Result<Vec<Head>, JournalError>> + Send;
-
-    /// Takes the lead of a shard that nobody leads: raises its epoch. `None` when somebody does.
-    fn acquire(&self, shard: u32, owner: &Owner) -> impl Future<Output = Result<Option<Head>, JournalError>> + Send;
-
-    /// Prolongs leases; returns the shards still held.
-    fn renew(&self, owner: &Owner, held: &[(u32, u64)]) -> impl Future<Output = Result<Vec<u32>, JournalError>> + Send;
-
-    /// Gives leases back, so that the next leader need not wait for them to run out.
-    fn release(&self, owner: &Owner, held: &[(u32, u64)]) -> impl Future<Output = Result<(), JournalError>> + Send;
-
-    /// Writes rows, at most one a shard, in one transaction. An error says nothing about whether they were written: see `settle`.
-    fn commit(
-        &self,
-        batches: &[Batch],
-        dead: &[DeadLetter],
-    ) -> impl Future<Output = Result<Vec<Verdict>, JournalError>> + Send;
-
-    /// After an unanswered commit: `Some` when the row is written or can never be, `None` when it was not and may be tried again.
-    /// Waits for a transaction that is still in flight.
-    fn settle(&self, batch: &Batch) -> impl Future<Output = Result<Option<Verdict>, JournalError>> + Send;
-
-    /// Which of these leaderships still stand: to be asked before an answer from memory leaves.
-    fn still_leads(&self, held: &[(u32, u64)]) -> impl Future<Output = Result<Vec<u32>, JournalError>> + Send;
-
-    /// Rows that hold entries after a sequence, in order, at most `limit`.
-    fn rows(&self, shard: u32, after: u64, limit: u32) -> impl Future<Output = Result<Vec<Row>, JournalError>> + Send;
-
-    /// Heads of the snapshots of a shard, newest first.
-    fn snapshots(&self, shard: u32) -> impl Future<Output = Result<Vec<SnapshotHead>, JournalError>> + Send;
-
-    /// One chunk of a snapshot with its digest; `None` when it is missing.
-    fn chunk(
-        &self,
-        shard: u32,
-        sequence: u64,
-        n: u32,
-    ) -> impl Future<Output = Result<Option<(Bytes, [u8; 32])>, JournalError>> + Send;
-
-    /// Writes a snapshot, head last, and drops all but the newest few.
-    fn write_snapshot(
-        &self,
-        shard: u32,
-        head: &SnapshotHead,
-        chunks: &[Bytes],
-    ) -> impl Future<Output = Result<(), JournalError>> + Send;
-}
+use super::{
+    Batch, DeadLetter, Head, Journal, JournalError, LEASE, Owner, Row, SNAPSHOTS_KEPT, STATEMENT_TIMEOUT, SnapshotHead,
+    Verdict,
+};
 
 /// [`Journal`] in Postgres.
 #[derive(Clone, Debug)]
@@ -577,15 +413,4 @@ fn hash(bytes: &[u8]) -> u128 {
 
 fn digest(bytes: &[u8]) -> [u8; 32] {
     bytes.try_into().unwrap_or([0; 32])
-}
-
-/// The hash that a row carries over itself and all before it.
-#[must_use]
-pub fn chain(before: &[u8; 32], sequence: u64, state_hash: u128, body: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(before);
-    hasher.update(&sequence.to_be_bytes());
-    hasher.update(&state_hash.to_be_bytes());
-    hasher.update(body);
-    *hasher.finalize().as_bytes()
 }
