@@ -97,6 +97,17 @@ impl Board {
         self.lock().conditions.insert(name.to_owned(), condition);
     }
 
+    /// Says what will be told about: until it is, it is missing.
+    pub(crate) fn expect(&self, names: &[&str]) {
+        let mut inner = self.lock();
+        for name in names {
+            inner
+                .conditions
+                .entry((*name).to_owned())
+                .or_insert_with(|| Condition::missing("not known yet"));
+        }
+    }
+
     /// Answers for a child as well, whose ops endpoint is on this socket.
     pub(crate) fn add_child(&self, name: &str, socket: PathBuf) {
         self.lock().children.insert(name.to_owned(), socket);
@@ -347,7 +358,10 @@ mod tests {
     async fn ready_means_that_everything_is_there() {
         let board = Board::default();
         assert!(!board.readiness().await.ready, "nothing is known yet");
+        board.expect(&["redis"]);
+        assert!(!board.readiness().await.ready, "it is missing until it is told");
         board.set("redis", Condition::new(true));
+        board.expect(&["redis"]);
         assert!(board.readiness().await.ready);
         board.set("postgres", Condition::missing("it is away"));
         let readiness = board.readiness().await;

@@ -1,6 +1,9 @@
 //! The frame around a role that runs alone: telemetry, the ops endpoint, and the signals that end it.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -9,6 +12,11 @@ use crate::failure::Failure;
 use crate::ops::{Board, Endpoint};
 use crate::settings::{OpsSettings, ParentSettings, TelemetrySettings};
 use crate::telemetry::Telemetry;
+
+/// The exit code of a process that was interrupted, as shells have it.
+pub(crate) const INTERRUPTED: i32 = 130;
+/// Signals within this time of the first mean the same.
+const SAME_WISH: Duration = Duration::from_millis(200);
 
 /// What every role that runs alone is told.
 #[derive(Debug)]
@@ -61,9 +69,9 @@ impl Frame {
             tracing::info!("{what}: stopping");
             board.leave();
             shutdown.cancel();
-            let what = signals.next().await;
+            let what = signals.next_again().await;
             tracing::warn!("{what} again: ending at once");
-            std::process::exit(130);
+            std::process::exit(INTERRUPTED);
         });
         let _stopping = AbortOnDropHandle::new(stopping);
         let outcome = role(stage).await;
@@ -97,6 +105,14 @@ impl Signals {
             terminate: take(SignalKind::terminate())?,
             hangup: take(SignalKind::hangup())?,
         })
+    }
+
+    /// Waits for another one, after one has come. Those that come close behind the first are the same wish: wrappers pass on what the
+    /// terminal has sent to everybody.
+    pub(crate) async fn next_again(&mut self) -> &'static str {
+        tokio::time::sleep(SAME_WISH).await;
+        while self.next().now_or_never().is_some() {}
+        self.next().await
     }
 
     /// Waits for one and names it.

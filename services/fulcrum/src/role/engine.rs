@@ -69,6 +69,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     };
     frame
         .run("engine", async |stage| {
+            stage.board.expect(&["redis", "engine"]);
             let _redis = AbortOnDropHandle::new(tokio::spawn(probe::redis(
                 stage.board.clone(),
                 bus::Redis::open(&redis)?,

@@ -241,6 +241,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let (redis, database) = (options.redis.redis_url, options.database.database_url);
     frame
         .run("gateway", async |stage| {
+            stage.board.expect(&["redis", "postgres", "gateway"]);
             let _redis = AbortOnDropHandle::new(tokio::spawn(probe::redis(
                 stage.board.clone(),
                 bus::Redis::open(&redis)?,

@@ -126,6 +126,7 @@ async fn publish(options: RunOptions) -> Result<(), Failure> {
     let (redis, feed) = (options.redis.redis_url, options.feed);
     frame
         .run("poller", async |stage| {
+            stage.board.expect(&["redis", "feed"]);
             let looking = probe::redis(stage.board.clone(), bus::Redis::open(&redis)?);
             let _redis = AbortOnDropHandle::new(tokio::spawn(looking));
             follow(&feed, &redis, stage).await

@@ -58,6 +58,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     }
     frame
         .run("recorder", async |stage| {
+            stage.board.expect(&["redis", "postgres", "recorder"]);
             let _redis = AbortOnDropHandle::new(tokio::spawn(probe::redis(
                 stage.board.clone(),
                 bus::Redis::open(&redis)?,

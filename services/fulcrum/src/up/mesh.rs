@@ -103,6 +103,7 @@ impl<'a> Mesh<'a> {
         let pool = role::pool(&stores.database, 2)?;
         let shards = migrate::migrate(&pool, self.options.shards.shards).await?;
         let (private, public) = keys::make(&self.home.keys())?;
+        self.board.expect(&["redis", "postgres", "shards"]);
         self.probes = vec![
             AbortOnDropHandle::new(tokio::spawn(probe::redis(
                 self.board.clone(),
@@ -172,6 +173,7 @@ impl<'a> Mesh<'a> {
     /// Every role a task of this process.
     async fn start_tasks(&mut self, stores: &Stores, public: &std::path::Path) -> Result<SocketAddr, Failure> {
         let board = self.board.clone();
+        board.expect(&["recorder", "feed", "gateway"]);
         for n in 0..self.options.engines {
             let (settings, stores, board) = (self.options.engine.clone(), stores.clone(), board.clone());
             let name = format!("engine-{n}");
@@ -285,9 +287,6 @@ impl<'a> Mesh<'a> {
                 .filter(|(_, it)| !it.is_ready())
                 .map(|(name, _)| name.clone())
                 .collect();
-            if !readiness.checks.keys().any(|name| name.starts_with("gateway")) {
-                missing.push("gateway".to_owned());
-            }
             if led < shards as usize {
                 missing.push(format!("{} of {shards} shards without a leader", shards as usize - led));
             }

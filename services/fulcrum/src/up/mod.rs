@@ -32,7 +32,7 @@ use self::mesh::Mesh;
 use self::running::Supervisor;
 use crate::failure::Failure;
 use crate::ops::{Board, Endpoint};
-use crate::process::Signals;
+use crate::process::{INTERRUPTED, Signals};
 use crate::role::engine::EngineSettings;
 use crate::role::gateway::{GatewaySettings, ListenSettings};
 use crate::role::migrate::ShardSettings;
@@ -108,9 +108,9 @@ pub(crate) async fn run(options: Options, given: &ArgMatches) -> Result<(), Fail
     board.leave();
     tokio::select! {
         () = mesh.stop() => {}
-        what = signals.next() => {
+        what = signals.next_again() => {
             say::error(&format!("{what} again: ending at once"));
-            std::process::exit(130);
+            std::process::exit(INTERRUPTED);
         }
     }
     ends.cancel();
