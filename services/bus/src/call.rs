@@ -3,30 +3,27 @@
 //! One task drains what callers hand it and pushes once per shard, another pops replies and finds their callers. A call ends in exactly
 //! one of three ways: the engine's reply, "nothing was accepted", or "nobody knows": the last when the request may stand in a queue.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use contracts::bus::{Reply, Request};
+use contracts::bus::{Reply, Request, reply};
 use prost::Message as _;
-use redis::aio::ConnectionManager;
-use redis::{AsyncCommands as _, Direction, Script};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::backoff::Backoff;
-use crate::connect::{BusError, Redis};
+use crate::connect::Redis;
+use crate::lists::{CallLists, Group, Pushed, RedisLists};
+use crate::mutants::{self, Mutant};
 use crate::{QUEUE_LENGTH_MAX, REQUEST_BYTES_MAX, keys};
 
 /// Most requests pushed in one step.
 const PUSH_MAX: usize = 512;
 /// Most replies popped in one step.
 const POP_MAX: usize = 512;
-/// How long a blocking pop waits before it looks up. Seconds.
-const POP_TIMEOUT_S: f64 = 1.0;
 
 /// Calls the engine. Over Redis: [`Caller`].
 pub trait Calls: Clone + Send + Sync + 'static {
@@ -83,9 +80,10 @@ impl Default for CallerOptions {
     }
 }
 
-/// [`Calls`] over Redis lists. Cheap to clone. Its tasks end with `shutdown`.
+/// [`Calls`] over lists. Cheap to clone. Its tasks end with `shutdown`.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct Caller<L = RedisLists> {
+    lists: L,
     reply_to: Arc<str>,
     waiting: Arc<Waiting>,
     outgoing: mpsc::Sender<Outgoing>,
@@ -134,14 +132,23 @@ impl Caller {
     /// Starts the two tasks. Redis may be away: calls are then not accepted until it is back.
     #[must_use]
     pub fn start(redis: &Redis, options: CallerOptions, shutdown: CancellationToken) -> Self {
-        let reply_to = keys::replies(Uuid::new_v4());
+        Self::over(RedisLists::new(redis.clone()), options, shutdown)
+    }
+}
+
+impl<L: CallLists> Caller<L> {
+    /// The same over any lists.
+    #[must_use]
+    pub fn over(lists: L, options: CallerOptions, shutdown: CancellationToken) -> Self {
+        let reply_to = keys::replies(lists.fresh_id());
         let waiting = Arc::new(Waiting::default());
         let (outgoing, drained) = mpsc::channel(PUSH_MAX * 4);
-        let push = push_requests(redis.clone(), drained, Arc::clone(&waiting), options.queue_length_max);
-        let pop = pop_replies(redis.clone(), reply_to.clone(), Arc::clone(&waiting));
+        let push = push_requests(lists.clone(), drained, Arc::clone(&waiting), options.queue_length_max);
+        let pop = pop_replies(lists.clone(), reply_to.clone(), Arc::clone(&waiting));
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(push));
         tokio::spawn(shutdown.run_until_cancelled_owned(pop));
         Self {
+            lists,
             reply_to: reply_to.into(),
             waiting,
             outgoing,
@@ -156,9 +163,9 @@ impl Caller {
     }
 }
 
-impl Calls for Caller {
+impl<L: CallLists + Sync> Calls for Caller<L> {
     async fn call(&self, mut request: Request, deadline: Instant) -> Outcome {
-        let correlation = Uuid::new_v4().as_u128();
+        let correlation = self.lists.fresh_id().as_u128();
         request.correlation_id = correlation.to_be_bytes().to_vec().into();
         request.reply_to = self.reply_to.to_string();
         let shard = request.shard;
@@ -202,129 +209,67 @@ impl Calls for Caller {
     }
 }
 
-/// Pushes as many as the cap leaves room for, if somebody leads: -1 for nobody, else how many were pushed.
-const ADMIT_AND_PUSH: &str = r"
-if redis.call('EXISTS', KEYS[2]) == 0 then return -1 end
-local room = tonumber(ARGV[1]) - redis.call('LLEN', KEYS[1])
-local pushed = 0
-for i = 2, #ARGV do
-  if pushed >= room then break end
-  redis.call('RPUSH', KEYS[1], ARGV[i])
-  pushed = pushed + 1
-end
-return pushed
-";
-
-async fn push_requests(redis: Redis, mut drained: mpsc::Receiver<Outgoing>, waiting: Arc<Waiting>, cap: usize) {
-    let script = Script::new(ADMIT_AND_PUSH);
-    let mut connection: Option<ConnectionManager> = None;
+async fn push_requests(
+    mut lists: impl CallLists,
+    mut drained: mpsc::Receiver<Outgoing>,
+    waiting: Arc<Waiting>,
+    length_max: usize,
+) {
     let mut batch: Vec<Outgoing> = Vec::with_capacity(PUSH_MAX);
     while drained.recv_many(&mut batch, PUSH_MAX).await > 0 {
-        if connection.is_none() {
-            connection = redis
-                .commands()
-                .await
-                .inspect_err(|error| tracing::warn!(%error, "request queue: cannot connect"))
-                .ok();
-        }
-        let Some(open) = &connection else {
-            for outgoing in batch.drain(..) {
-                waiting.finish(outgoing.correlation, Err(CallError::NotAccepted(NotAccepted::BusAway)));
-            }
-            continue;
-        };
-        let mut shards: HashMap<u32, Vec<Outgoing>> = HashMap::new();
+        let mut shards: BTreeMap<u32, (Vec<u128>, Vec<Vec<u8>>)> = BTreeMap::new();
         for outgoing in batch.drain(..) {
-            shards.entry(outgoing.shard).or_default().push(outgoing);
+            let (correlations, encoded) = shards.entry(outgoing.shard).or_default();
+            correlations.push(outgoing.correlation);
+            encoded.push(outgoing.encoded);
         }
-        let pushes = shards
+        let (correlations, groups): (Vec<Vec<u128>>, Vec<Group>) = shards
             .into_iter()
-            .map(|(shard, group)| push_group(&script, open.clone(), shard, group, cap, &waiting));
-        if futures::future::join_all(pushes).await.into_iter().any(|alive| !alive) {
-            connection = None;
-        }
-    }
-}
-
-/// Pushes what goes to one shard; false when the connection is not to be trusted any more.
-async fn push_group(
-    script: &Script,
-    mut connection: ConnectionManager,
-    shard: u32,
-    group: Vec<Outgoing>,
-    cap: usize,
-    waiting: &Waiting,
-) -> bool {
-    let mut call = script.key(keys::requests(shard));
-    call.key(keys::leader(shard)).arg(cap);
-    for outgoing in &group {
-        call.arg(outgoing.encoded.as_slice());
-    }
-    let pushed: Result<i64, redis::RedisError> = call.invoke_async(&mut connection).await;
-    match pushed {
-        Ok(pushed) => {
-            let why = if pushed < 0 {
-                NotAccepted::NoLeader
-            } else {
-                NotAccepted::QueueFull
-            };
-            for outgoing in group.iter().skip(usize::try_from(pushed).unwrap_or(0)) {
-                waiting.finish(outgoing.correlation, Err(CallError::NotAccepted(why)));
-            }
-            true
-        }
-        Err(error) => {
-            tracing::warn!(%error, shard, "request queue: push failed");
-            if never_sent(&error) {
-                for outgoing in &group {
-                    waiting.finish(outgoing.correlation, Err(CallError::NotAccepted(NotAccepted::BusAway)));
+            .map(|(shard, (correlations, encoded))| (correlations, (shard, encoded)))
+            .unzip();
+        let pushed = lists.push(&groups, length_max).await;
+        for (correlations, pushed) in correlations.into_iter().zip(pushed) {
+            if mutants::is(Mutant::AckOnEnqueue) && matches!(pushed, Pushed::Count(_)) {
+                for correlation in correlations {
+                    waiting.finish(correlation, Ok(done()));
                 }
+                continue;
             }
-            // Otherwise the script may have run: the callers wait, and time out as "unknown" if it did not.
-            false
+            let (queued, why) = match pushed {
+                Pushed::NoLeader => (0, NotAccepted::NoLeader),
+                Pushed::Count(queued) => (queued, NotAccepted::QueueFull),
+                Pushed::NeverSent => (0, NotAccepted::BusAway),
+                // They may stand in the queue: the callers wait, and time out as "unknown" if they do not.
+                Pushed::Unknown => continue,
+            };
+            for correlation in correlations.into_iter().skip(queued) {
+                waiting.finish(correlation, Err(CallError::NotAccepted(why)));
+            }
         }
     }
 }
 
-/// Whether the error proves that Redis did not run the command.
-fn never_sent(error: &redis::RedisError) -> bool {
-    error.is_connection_refusal()
-        || matches!(
-            error.kind(),
-            redis::ErrorKind::Server(
-                redis::ServerErrorKind::BusyLoading
-                    | redis::ServerErrorKind::ReadOnly
-                    | redis::ServerErrorKind::MasterDown
-                    | redis::ServerErrorKind::ClusterDown
-            )
-        )
+/// What a caller is told by [`Mutant::AckOnEnqueue`].
+fn done() -> Reply {
+    Reply {
+        outcome: Some(reply::Outcome::Response(Vec::new().into())),
+        ..Reply::default()
+    }
 }
 
-async fn pop_replies(redis: Redis, reply_to: String, waiting: Arc<Waiting>) {
+async fn pop_replies(mut lists: impl CallLists, reply_to: String, waiting: Arc<Waiting>) {
     let mut backoff = Backoff::store();
     loop {
-        let error = match pop_until_error(&redis, &reply_to, &waiting, &mut backoff).await {
-            Ok(never) => match never {},
-            Err(error) => error,
+        let replies = match lists.pop(&reply_to, POP_MAX).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                tracing::warn!(%error, "reply list: read failed, connecting again");
+                backoff.wait().await;
+                continue;
+            }
         };
-        tracing::warn!(%error, "reply list: read failed, connecting again");
-        backoff.wait().await;
-    }
-}
-
-async fn pop_until_error(
-    redis: &Redis,
-    reply_to: &str,
-    waiting: &Waiting,
-    backoff: &mut Backoff,
-) -> Result<std::convert::Infallible, BusError> {
-    let mut connection = redis.blocking().await?;
-    loop {
-        let popped: Option<(String, Vec<Vec<u8>>)> = connection
-            .blmpop(POP_TIMEOUT_S, 1, reply_to, Direction::Left, POP_MAX)
-            .await?;
         backoff.reset();
-        for encoded in popped.into_iter().flat_map(|(_, replies)| replies) {
+        for encoded in replies {
             let Ok(reply) = Reply::decode(encoded.as_slice()) else {
                 tracing::warn!("reply list: a message that is no reply");
                 continue;

@@ -12,12 +12,15 @@ pub mod call;
 pub mod connect;
 pub mod events;
 pub mod keys;
+pub mod lists;
+pub mod mutants;
 pub mod prices;
 pub mod shard;
 
 pub use call::{CallError, Caller, CallerOptions, Calls, NotAccepted};
 pub use connect::{BusError, Redis};
 pub use events::{EventReader, ShardEvents};
+pub use lists::{CallLists, Pushed};
 pub use prices::{FollowPrices, PriceEntry, PricePublisher, PriceReader, PriceStream, RedisPrices};
 pub use shard::{Incoming, RedisShardBus, ShardBus};
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::inbox;
 use crate::journal::{Journal, PgJournal};
+use crate::run::EngineError;
 
 /// What an engine stands on.
 pub trait Ground: Clone + Send + Sync + 'static {
@@ -26,6 +27,8 @@ pub trait Ground: Clone + Send + Sync + 'static {
     fn prices(&self) -> &Self::Prices;
     /// The wall clock, microseconds since the epoch. May jump.
     fn wall_us(&self) -> i64;
+    /// What the clocks of the journal, the bus and this machine say, microseconds since the epoch.
+    fn clocks(&self) -> impl Future<Output = Result<[i64; 3], EngineError>> + Send;
     /// An id that nobody had before.
     fn fresh_id(&self) -> Uuid;
 }
@@ -74,6 +77,14 @@ impl Ground for RealGround {
 
     fn wall_us(&self) -> i64 {
         inbox::wall_us()
+    }
+
+    async fn clocks(&self) -> Result<[i64; 3], EngineError> {
+        Ok([
+            self.journal.time_us().await?,
+            self.redis.time_us().await?,
+            self.wall_us(),
+        ])
     }
 
     fn fresh_id(&self) -> Uuid {

@@ -21,7 +21,7 @@ pub const SKEW_MAX: Duration = Duration::from_secs(2);
 ///
 /// It advances with the monotonic clock from where the wall clock stood at the start, and follows the wall clock only while the two
 /// stay within [`JUMP_MAX`]: a clock set wrong by a day moves neither deadlines nor the repeat window.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineClock {
     wall_at_start_us: i64,
     started: Instant,

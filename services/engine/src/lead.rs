@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use bus::mutants::{self, Mutant};
 use bus::prices::{self, PriceStream as _};
 use bus::shard::PRESENCE_EVERY;
 use bus::{Incoming, PriceEntry, ShardBus as _};
 use bytes::Bytes;
-use contracts::bus::{JournalBatch, JournalEntry, Reply};
+use contracts::bus::{Failure, JournalBatch, JournalEntry, Reply, reply};
+use contracts::v1::ErrorReason;
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -21,7 +23,7 @@ use crate::ground::Ground;
 use crate::health::ShardMetrics;
 use crate::inbox::{self, EngineClock};
 use crate::journal::{Batch, DeadLetter, Head, Journal, JournalError, Verdict, chain};
-use crate::recover::Replica;
+use crate::recover::{Replica, snapshot_of};
 use crate::shard::Shard;
 use crate::trace::{self, CallSpan};
 
@@ -93,11 +95,12 @@ impl<G: Ground> Leader<G> {
         shared: Shared,
         replica: Replica,
         head: &Head,
+        clock: EngineClock,
         prices: broadcast::Receiver<Arc<[PriceEntry]>>,
     ) -> Self {
         Self {
             bus: ground.bus(head.shard),
-            clock: EngineClock::start(ground.wall_us()),
+            clock,
             ground,
             shared,
             shard: replica.shard,
@@ -247,8 +250,8 @@ impl<G: Ground> Leader<G> {
     /// Waits for the batch under way, then hands over the next.
     async fn submit(
         &mut self,
-        messages: Vec<Incoming>,
-        replies: Vec<(String, Reply)>,
+        mut messages: Vec<Incoming>,
+        mut replies: Vec<(String, Reply)>,
         mut entries: Vec<JournalEntry>,
         dead: Vec<DeadLetter>,
         spans: Vec<CallSpan>,
@@ -264,12 +267,25 @@ impl<G: Ground> Leader<G> {
                 return Ok(());
             }
             // Only answers from memory: they may leave if this process leads at this moment.
-            self.shared.committer.check(self.shard.number(), self.epoch).await
+            if mutants::is(Mutant::ReadsBeforeCheck) {
+                Pending::committed()
+            } else {
+                self.shared.committer.check(self.shard.number(), self.epoch).await
+            }
         } else {
             let (batch, same) = self.batch(entries);
             entries = same;
+            if mutants::is(Mutant::SnapshotOfUncommitted) {
+                self.snapshot_too_early();
+            }
             self.shared.committer.commit(Some(batch), dead).await
         };
+        if mutants::is(Mutant::ReplyBeforeCommit) {
+            let _lost = self.bus.reply(&std::mem::take(&mut replies)).await;
+        }
+        if mutants::is(Mutant::PopBeforeCommit) {
+            let _refused = self.bus.trim(&std::mem::take(&mut messages)).await;
+        }
         self.in_flight = Some(InFlight {
             pending,
             messages,
@@ -313,6 +329,9 @@ impl<G: Ground> Leader<G> {
         };
         let verdict = batch.pending.verdict().instrument(batch.commit_span.clone()).await;
         if verdict == Verdict::Fenced {
+            if mutants::is(Mutant::FailedOnAmbiguous) {
+                self.tell_failed(batch.replies).await;
+            }
             return Err(LeadError::Fenced {
                 shard: self.shard.number(),
             });
@@ -343,6 +362,24 @@ impl<G: Ground> Leader<G> {
             }
         }
         Ok(())
+    }
+
+    /// What [`Mutant::SnapshotOfUncommitted`] does.
+    fn snapshot_too_early(&self) {
+        let (head, chunks) = snapshot_of(&self.shard, self.chain);
+        let (journal, shard) = (self.ground.journal().clone(), self.shard.number());
+        tokio::spawn(async move { journal.write_snapshot(shard, &head, &chunks).await });
+    }
+
+    /// What [`Mutant::FailedOnAmbiguous`] does.
+    async fn tell_failed(&mut self, mut replies: Vec<(String, Reply)>) {
+        for (_, reply) in &mut replies {
+            reply.outcome = Some(reply::Outcome::Failure(Failure {
+                reason: ErrorReason::NotAccepted.into(),
+                ..Failure::default()
+            }));
+        }
+        let _lost = self.bus.reply(&replies).await;
     }
 
     /// Publishes what was committed but not published by the leader before.
@@ -397,6 +434,12 @@ impl<G: Ground> Leader<G> {
     /// Learns the market: the newest quotes without firing on what was seen before, then what the leader before did not see.
     async fn learn_prices(&mut self) {
         let now = self.clock.now(self.ground.wall_us());
+        if mutants::is(Mutant::CursorInGroup) {
+            self.shard.advance_price_cursor("");
+            let everything = self.ground.prices().after("").await.unwrap_or_default();
+            let _refused = self.take_prices(Ok(everything.into())).await;
+            return;
+        }
         let cursor = self.shard.price_cursor().to_owned();
         let newest = self.ground.prices().newest(NEWEST_PRICES).await.unwrap_or_default();
         for entry in newest

@@ -120,20 +120,25 @@ impl Replica {
     /// What a snapshot of this replica consists of.
     #[must_use]
     pub fn snapshot(&self) -> (SnapshotHead, Vec<Bytes>) {
-        let chunks: Vec<Bytes> = self
-            .shard
-            .chunks()
-            .iter()
-            .map(|chunk| Bytes::from(chunk.encode_to_vec()))
-            .collect();
-        let head = SnapshotHead {
-            sequence: self.shard.sequence(),
-            state_hash: self.shard.hash(),
-            chain: self.chain,
-            chunks: u32::try_from(chunks.len()).expect("few chunks"),
-        };
-        (head, chunks)
+        snapshot_of(&self.shard, self.chain)
     }
+}
+
+/// What a snapshot of a shard consists of, given the journal's hash at its sequence.
+#[must_use]
+pub(crate) fn snapshot_of(shard: &Shard, chain: [u8; 32]) -> (SnapshotHead, Vec<Bytes>) {
+    let chunks: Vec<Bytes> = shard
+        .chunks()
+        .iter()
+        .map(|chunk| Bytes::from(chunk.encode_to_vec()))
+        .collect();
+    let head = SnapshotHead {
+        sequence: shard.sequence(),
+        state_hash: shard.hash(),
+        chain,
+        chunks: u32::try_from(chunks.len()).expect("few chunks"),
+    };
+    (head, chunks)
 }
 
 async fn load<J: Journal>(

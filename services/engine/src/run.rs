@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bus::backoff::Backoff;
 use bus::{BusError, FollowPrices, PriceEntry, PriceStream as _};
 use engine_core::Instrument;
 use tokio::sync::{broadcast, watch};
@@ -15,7 +16,7 @@ use crate::config::{Config, Snapshots};
 use crate::follow::{self, Replicas};
 use crate::ground::{Ground, RealGround};
 use crate::health::Status;
-use crate::inbox::{self, SKEW_MAX};
+use crate::inbox::{EngineClock, SKEW_MAX};
 use crate::journal::{Head, Journal as _, JournalError, LEASE_RENEW, Owner, PgJournal, UnsafeSetting};
 use crate::lead::{LeadError, Leader, Shared};
 use crate::recover::{RecoverError, Replica};
@@ -84,7 +85,6 @@ pub async fn run(
 ) -> Result<(), EngineError> {
     let journal = PgJournal::connect(&config.database, CONNECTIONS).await?;
     journal.check_settings().await??;
-    check_clocks(&config, &journal).await?;
     let shards = journal.shards().await?;
     let ground = RealGround::connect(journal, config.redis).await?;
     let options = Options {
@@ -122,6 +122,7 @@ pub async fn serve<G: Ground>(
     status: watch::Sender<Status>,
     shutdown: CancellationToken,
 ) -> Result<(), EngineError> {
+    check_clocks(&ground).await?;
     let owner = Owner {
         id: ground.fresh_id(),
         name: options.name.clone(),
@@ -154,6 +155,7 @@ pub async fn serve<G: Ground>(
         proven,
     };
     let mut host = Host {
+        clock: EngineClock::start(ground.wall_us()),
         ground,
         options,
         owner,
@@ -174,6 +176,8 @@ pub async fn serve<G: Ground>(
 /// A process that leads shards.
 struct Host<G> {
     ground: G,
+    /// Started with the process, when the clocks were found to agree: a wall clock that jumped since moves no new leader.
+    clock: EngineClock,
     options: Options,
     owner: Owner,
     shared: Shared,
@@ -214,6 +218,7 @@ impl<G: Ground> Host<G> {
 
     async fn renew(&mut self) -> Result<(), EngineError> {
         let held: Vec<(u32, u64)> = self.led.iter().map(|(shard, epoch)| (*shard, *epoch)).collect();
+        self.clock.now(self.ground.wall_us());
         let asked = Instant::now();
         match self.ground.journal().renew(&self.owner, &held).await {
             Ok(kept) => {
@@ -258,6 +263,7 @@ impl<G: Ground> Host<G> {
                     .await
             }
         };
+        let mut backoff = Backoff::store();
         loop {
             match replica.catch_up(self.ground.journal()).await {
                 Ok(()) => break,
@@ -266,6 +272,7 @@ impl<G: Ground> Host<G> {
                     tracing::warn!(%error, shard = head.shard, "recovery: the journal is away")
                 }
             }
+            backoff.wait().await;
         }
         if (replica.shard.sequence(), replica.chain) != (head.sequence, head.chain) {
             // The head moved between taking the lease and reading the rows: somebody leads under a newer epoch.
@@ -284,6 +291,7 @@ impl<G: Ground> Host<G> {
             self.shared.clone(),
             replica,
             &head,
+            self.clock.clone(),
             self.prices.subscribe(),
         );
         let (catalogue, stop, shard) = (self.options.instruments.clone(), self.stop_leaders.clone(), head.shard);
@@ -347,13 +355,9 @@ async fn read_prices(mut follower: impl FollowPrices, out: broadcast::Sender<Arc
     }
 }
 
-async fn check_clocks(config: &Config, journal: &PgJournal) -> Result<(), EngineError> {
+async fn check_clocks<G: Ground>(ground: &G) -> Result<(), EngineError> {
     let asked = Instant::now();
-    let clocks = [
-        journal.time_us().await?,
-        config.redis.time_us().await?,
-        inbox::wall_us(),
-    ];
+    let clocks = ground.clocks().await?;
     // What the questions took is not a difference between clocks.
     let took = i64::try_from(asked.elapsed().as_micros()).unwrap_or(i64::MAX);
     let apart = clocks.iter().max().unwrap_or(&0) - clocks.iter().min().unwrap_or(&0) - took;

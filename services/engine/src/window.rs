@@ -49,7 +49,11 @@ impl OperationKey {
     /// The operation that this principal sent under this id.
     #[must_use]
     pub fn new(principal: &str, id: [u8; 16]) -> Self {
-        let principal = if mutants::is(Mutant::KeyNotScoped) { "" } else { principal };
+        let principal = if mutants::is(Mutant::KeyNotScoped) {
+            ""
+        } else {
+            principal
+        };
         Self {
             principal: principal.into(),
             request_id: u128::from_be_bytes(id),
@@ -147,7 +151,9 @@ impl Window {
         match known {
             Some(seen) if seen.record.payload_hash == payload_hash => Lookup::Repeat(seen),
             Some(_) => Lookup::Reused,
-            None if key.time_ms() < self.horizon_at(at) && !mutants::is(Mutant::EvictWithoutAgeCheck) => Lookup::Expired,
+            None if key.time_ms() < self.horizon_at(at) && !mutants::is(Mutant::EvictWithoutAgeCheck) => {
+                Lookup::Expired
+            }
             None => Lookup::New,
         }
     }

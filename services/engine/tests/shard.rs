@@ -245,7 +245,7 @@ fn through_snapshot(shard: &Shard) -> Shard {
     let chunks = shard.chunks().into_iter().map(|chunk| {
         contracts::bus::SnapshotChunk::decode(chunk.encode_to_vec().as_slice()).expect("decodes what was encoded")
     });
-    Shard::restore(0, shard.sequence(), chunks).expect("restores")
+    Shard::restore(0, engine::window::Limits::default(), shard.sequence(), chunks).expect("restores")
 }
 
 proptest! {

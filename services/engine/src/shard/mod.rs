@@ -13,6 +13,7 @@ mod snapshot;
 
 use std::collections::HashMap;
 
+use bus::mutants::{self, Mutant};
 use contracts::bus::{JournalBatch, JournalEntry, JournalEvent, OperationRecord, Reply, Request, VenueQuote};
 use engine_core::{
     AccountId, Command, Event, EventKind, Instrument, Market, Observation, Price, Quote, State, Symbol, Timestamp,
@@ -21,7 +22,7 @@ use engine_core::{
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 pub use self::corrupt::Corrupt;
-use crate::window::{Window, micros};
+use crate::window::{Limits, Window, micros};
 use crate::wire::answer::View;
 use crate::wire::{command, event, moment};
 
@@ -58,11 +59,17 @@ impl Shard {
     /// A shard before its first entry.
     #[must_use]
     pub fn new(number: u32) -> Self {
+        Self::with_window(number, Limits::default())
+    }
+
+    /// The same with a repeat window of these limits.
+    #[must_use]
+    pub fn with_window(number: u32, limits: Limits) -> Self {
         Self {
             number,
             state: State::new(),
             market: Market::new(),
-            window: Window::default(),
+            window: Window::new(limits),
             touched: HashMap::new(),
             touched_hash: 0,
             sequence: 0,
@@ -114,7 +121,11 @@ impl Shard {
         self.state
             .hash()
             .get()
-            .wrapping_add(self.window.hash())
+            .wrapping_add(if mutants::is(Mutant::SnapshotWithoutDedupe) {
+                0
+            } else {
+                self.window.hash()
+            })
             .wrapping_add(self.touched_hash)
             .wrapping_add(xxh3_128(&position))
     }
@@ -176,6 +187,10 @@ impl Shard {
             let mut events = Vec::new();
             fire(&self.state, &self.market, at, &quote.symbol, &mut events);
             for part in events.chunks(EVENTS_PER_ENTRY_MAX) {
+                if mutants::is(Mutant::PriceNotJournaled) {
+                    let _folded = self.fold(at, part);
+                    continue;
+                }
                 out.push(self.record_events(at, part, traceparent.to_owned()));
             }
         }
@@ -233,7 +248,11 @@ impl Shard {
                 .map(event::read)
                 .collect::<Result<_, _>>()
                 .map_err(|cause| corrupt(cause.to_string()))?;
-            let at = moment(entry.at_us);
+            let at = if mutants::is(Mutant::WallClockInApply) {
+                moment(entry.at_us + 1_000)
+            } else {
+                moment(entry.at_us)
+            };
             self.sequence = entry.sequence;
             self.at = at;
             self.fold(at, &events).map_err(|what| Corrupt::Entry {

@@ -1,5 +1,6 @@
 //! Mutations: each executed at most once, each answered the same for ever.
 
+use bus::mutants::{self, Mutant};
 use contracts::bus::operation_record::Outcome;
 use contracts::bus::request::Command as Sent;
 use contracts::bus::{Failure, JournalEntry, JournalEvent, OperationKind, OperationRecord, Reply, Request};
@@ -18,10 +19,7 @@ impl Shard {
         let Ok(id) = <[u8; 16]>::try_from(request.request_id.as_ref()) else {
             return self.read_reply(request, Err(command::invalid("request_id", "must be a UUIDv7")));
         };
-        let key = OperationKey {
-            principal: request.principal.as_str().into(),
-            request_id: u128::from_be_bytes(id),
-        };
+        let key = OperationKey::new(&request.principal, id);
         let hash = payload_hash(&request.account_id, sent);
         match self.window.lookup(&key, &hash, at) {
             Lookup::New => {}
@@ -36,7 +34,7 @@ impl Shard {
             let problem = "carries a time more than five minutes ahead: check the clock that made it";
             return self.read_reply(request, Err(command::invalid("request_id", problem)));
         }
-        if micros(at) > request.expires_at_us {
+        if micros(at) > request.expires_at_us && !mutants::is(Mutant::LateExecution) {
             return self.read_reply(request, Err(expired()));
         }
         let account = match AccountId::new(&request.account_id) {

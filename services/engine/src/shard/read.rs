@@ -123,10 +123,7 @@ impl Shard {
 
     fn operation(&self, request: &Request, id: &str) -> Result<Vec<u8>, Failure> {
         let id = request_id::parse(id).map_err(|problem| command::invalid("request_id", problem))?;
-        let key = OperationKey {
-            principal: request.principal.as_str().into(),
-            request_id: id.as_u128(),
-        };
+        let key = OperationKey::new(&request.principal, id.into_bytes());
         let seen = self
             .window
             .get(&key)

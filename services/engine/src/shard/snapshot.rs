@@ -1,11 +1,12 @@
 //! A shard as chunks of a snapshot, and back.
 
+use bus::mutants::{self, Mutant};
 use contracts::bus::{AccountSequence, ShardPosition, SnapshotChunk};
 use engine_core::{AccountId, EntityOwned, State};
 use prost::Message as _;
 
 use super::{Corrupt, Shard};
-use crate::window::micros;
+use crate::window::{Limits, micros};
 use crate::wire::moment;
 
 /// About how large a snapshot chunk gets. Bytes.
@@ -27,7 +28,8 @@ impl Shard {
             chunks.current.entities.push(bytes.into());
             chunks.grown(size);
         }
-        for operation in self.window.entries() {
+        let without_window = mutants::is(Mutant::SnapshotWithoutDedupe);
+        for operation in self.window.entries().filter(|_| !without_window) {
             let size = operation.encoded_len();
             chunks.current.operations.push(operation);
             chunks.grown(size);
@@ -50,6 +52,7 @@ impl Shard {
     /// [`Corrupt`] when something in them cannot be read.
     pub fn restore(
         number: u32,
+        limits: Limits,
         sequence: u64,
         chunks: impl IntoIterator<Item = SnapshotChunk>,
     ) -> Result<Self, Corrupt> {
@@ -60,7 +63,7 @@ impl Shard {
         };
         let mut shard = Self {
             sequence,
-            ..Self::new(number)
+            ..Self::with_window(number, limits)
         };
         let mut entities: Vec<EntityOwned> = Vec::new();
         for chunk in chunks {
