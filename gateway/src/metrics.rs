@@ -11,11 +11,6 @@ use tonic::Code;
 use crate::methods::Method;
 use crate::trace::Door;
 
-/// Bounds of the call histogram: an answer from memory to the longest deadline. Seconds.
-const CALL_SECONDS: [f64; 12] = [
-    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0,
-];
-
 /// The instruments. Made after the process has installed its meter provider.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -33,7 +28,6 @@ impl Metrics {
                 .f64_histogram("rpc.server.duration")
                 .with_unit("s")
                 .with_description("How long calls took, streams to their end.")
-                .with_boundaries(CALL_SECONDS.to_vec())
                 .build(),
             streams: meter
                 .i64_up_down_counter("fulcrum.gateway.streams")

@@ -12,11 +12,6 @@ use tokio::sync::watch;
 use crate::shard::Handled;
 use crate::wire::answer::method_name;
 
-/// Bounds of the commit histogram: an fsync on a good disk to a database that hangs. Seconds.
-const COMMIT_SECONDS: [f64; 12] = [
-    0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
-];
-
 /// Which shards this process leads. Ready means: leads at least one, or stands by.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -83,7 +78,6 @@ impl ShardMetrics {
                 .f64_histogram("fulcrum_engine_commit")
                 .with_unit("s")
                 .with_description("From decided to committed")
-                .with_boundaries(COMMIT_SECONDS.to_vec())
                 .build(),
         }
     }
