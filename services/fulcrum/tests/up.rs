@@ -3,7 +3,6 @@
 mod running;
 
 use std::fs;
-use std::io::BufRead as _;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
