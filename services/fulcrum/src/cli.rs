@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::role::{engine, gateway, migrate, poller, recorder, token};
+use crate::role::{bench, engine, gateway, migrate, poller, recorder, token};
 use crate::{say, up};
 
 /// Leveraged trading over gRPC, grpc-web and REST, on Redis and Postgres.
@@ -31,6 +31,7 @@ enum Command {
     Token(token::Options),
     Keygen(token::KeygenOptions),
     Ready(crate::ops::ReadyOptions),
+    Bench(Box<bench::Options>),
 }
 
 /// Runs the command of this process's arguments.
@@ -66,5 +67,6 @@ async fn dispatch(command: Command, given: Option<&clap::ArgMatches>) -> Result<
         Command::Token(options) => token::run(options),
         Command::Keygen(options) => token::keygen(options),
         Command::Ready(options) => crate::ops::ready(options).await,
+        Command::Bench(options) => bench::run(*options).await,
     }
 }

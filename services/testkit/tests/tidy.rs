@@ -15,9 +15,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("poller", &["bus", "contracts"]),
     ("recorder", &["bus", "contracts"]),
     ("gateway", &["bus", "contracts", "transcode"]),
+    ("bench", &["bus", "contracts"]),
     (
         "fulcrum",
-        &["bus", "contracts", "engine", "gateway", "poller", "recorder"],
+        &["bench", "bus", "contracts", "engine", "gateway", "poller", "recorder"],
     ),
     ("testkit", &[]),
 ];

@@ -1,6 +1,7 @@
 //! One file for each command that runs one role, or does one thing, alone. Each holds its options and how they become the configuration
 //! of the crate that does the work.
 
+pub(crate) mod bench;
 pub(crate) mod engine;
 pub(crate) mod gateway;
 pub(crate) mod migrate;
