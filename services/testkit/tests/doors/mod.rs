@@ -462,6 +462,16 @@ pub async fn next(messages: &mut Messages) -> Value {
     }
 }
 
+/// The answer of a method as another client wrote it in ProtoJSON, in the form in which answers are compared.
+pub fn canonical_answer(name: &str, json: &Value) -> Value {
+    rewritten(&method(name).output(), json)
+}
+
+/// The same of a refusal.
+pub fn canonical_error(json: &Value) -> Value {
+    rewritten(&message("google.rpc.Status"), json)
+}
+
 /// All methods of the contract.
 pub fn methods() -> Vec<String> {
     let services = POOL.services().filter(|it| it.package_name() == "fulcrum.v1");
