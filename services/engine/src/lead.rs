@@ -71,6 +71,10 @@ pub struct Leader<G: Ground> {
     bus: G::Bus,
     clock: EngineClock,
     prices: broadcast::Receiver<Arc<[PriceEntry]>>,
+    /// The market was learnt from the stream, as it is to be before anything new of it is looked at.
+    learned: bool,
+    /// When the newest prices seen were published, the poller's clock. Microseconds since the epoch.
+    published_us: u64,
     in_flight: Option<InFlight>,
     metrics: ShardMetrics,
 }
@@ -107,6 +111,8 @@ impl<G: Ground> Leader<G> {
             epoch: head.epoch,
             chain: replica.chain,
             prices,
+            learned: false,
+            published_us: 0,
             in_flight: None,
             metrics: ShardMetrics::new(head.shard),
         }
@@ -122,7 +128,7 @@ impl<G: Ground> Leader<G> {
         stop: CancellationToken,
     ) -> Result<Shard, LeadError> {
         self.repair_events().await?;
-        self.learn_prices().await;
+        self.learn_prices().await?;
         let now = self.clock.now(self.ground.wall_us());
         let configured = self.shard.configure(now, catalogue);
         self.submit(Vec::new(), Vec::new(), configured, Vec::new(), Vec::new())
@@ -227,12 +233,21 @@ impl<G: Ground> Leader<G> {
                 &missed
             }
         };
+        if !self.learned {
+            self.learn_prices().await?;
+        }
+        self.observe(entries).await
+    }
+
+    /// Looks at what is new of these.
+    async fn observe(&mut self, entries: &[PriceEntry]) -> Result<(), LeadError> {
         let now = self.clock.now(self.ground.wall_us());
         let mut fired = Vec::new();
         for entry in entries {
-            if !prices::after(&entry.id, self.shard.price_cursor()) && !self.shard.price_cursor().is_empty() {
+            if !self.is_new(entry) {
                 continue;
             }
+            self.published_us = self.published_us.max(entry.batch.published_at_us);
             self.shard.feed_is(&entry.batch.source);
             for quote in &entry.batch.quotes {
                 let observation = self.shard.observe(now, quote, &entry.batch.traceparent, &mut fired);
@@ -245,6 +260,13 @@ impl<G: Ground> Leader<G> {
         }
         self.metrics.fired(&fired);
         self.submit(Vec::new(), Vec::new(), fired, Vec::new(), Vec::new()).await
+    }
+
+    /// Whether an entry was not seen yet. One at or before our position that was published after everything we saw is new too: the
+    /// stream was emptied and its ids started over, and to wait until they catch up would freeze the market.
+    fn is_new(&self, entry: &PriceEntry) -> bool {
+        let cursor = self.shard.price_cursor();
+        cursor.is_empty() || prices::after(&entry.id, cursor) || entry.batch.published_at_us > self.published_us
     }
 
     /// Waits for the batch under way, then hands over the next.
@@ -431,39 +453,56 @@ impl<G: Ground> Leader<G> {
         Ok(())
     }
 
-    /// Learns the market: the newest quotes without firing on what was seen before, then what the leader before did not see.
-    async fn learn_prices(&mut self) {
+    /// Learns the market: the newest quotes without firing on what was seen before, then what the leader before did not see. With
+    /// Redis away it is done when prices come again, and before them.
+    async fn learn_prices(&mut self) -> Result<(), LeadError> {
         let now = self.clock.now(self.ground.wall_us());
         if mutants::is(Mutant::CursorInGroup) {
             self.shard.advance_price_cursor("");
-            let everything = self.ground.prices().after("").await.unwrap_or_default();
-            let _refused = self.take_prices(Ok(everything.into())).await;
-            return;
         }
         let cursor = self.shard.price_cursor().to_owned();
-        let newest = self.ground.prices().newest(NEWEST_PRICES).await.unwrap_or_default();
+        let (newest, missed) = match self.recent_prices(&cursor).await {
+            // A group that was lost with Redis begins at the beginning, and knows of nothing that was seen.
+            Ok((_, everything)) if mutants::is(Mutant::CursorInGroup) => (Vec::new(), everything),
+            Ok(recent) => recent,
+            Err(error) => {
+                tracing::warn!(%error, shard = self.shard.number(), "price stream: not readable, the market is not known yet");
+                return Ok(());
+            }
+        };
+        self.learned = true;
+        let last = newest.last().map_or("", |last| last.id.as_str());
+        let starts_over = !cursor.is_empty() && !newest.is_empty() && prices::after(&cursor, last);
+        if starts_over || newest.is_empty() {
+            if !cursor.is_empty() {
+                tracing::warn!(
+                    cursor,
+                    last,
+                    shard = self.shard.number(),
+                    "price stream: it ends before our position, so it was emptied; starting over"
+                );
+            }
+            self.shard.advance_price_cursor(last);
+        }
         for entry in newest
             .iter()
             .filter(|entry| cursor.is_empty() || !prices::after(&entry.id, &cursor))
         {
+            self.published_us = self.published_us.max(entry.batch.published_at_us);
             self.shard.feed_is(&entry.batch.source);
             entry.batch.quotes.iter().for_each(|quote| self.shard.learn(now, quote));
         }
-        if cursor.is_empty() {
-            if let Some(last) = newest.last() {
-                self.shard.advance_price_cursor(&last.id);
-            }
-            return;
+        if cursor.is_empty() && !newest.is_empty() {
+            self.shard.advance_price_cursor(last);
+            return Ok(());
         }
-        let missed = self
-            .ground
-            .prices()
-            .after(self.shard.price_cursor())
-            .await
-            .unwrap_or_default();
-        if let Err(error) = self.take_prices(Ok(missed.into())).await {
-            tracing::warn!(%error, "prices missed before the take-over were not applied");
-        }
+        self.observe(&missed).await
+    }
+
+    /// The newest batches, and those after a position.
+    async fn recent_prices(&mut self, cursor: &str) -> Result<(Vec<PriceEntry>, Vec<PriceEntry>), bus::BusError> {
+        let prices = self.ground.prices();
+        Ok((prices.newest(NEWEST_PRICES).await?, prices.after(cursor).await?))
     }
 
     async fn show_presence(&mut self) {
