@@ -234,6 +234,17 @@ async fn a_leader_whose_shard_was_taken_is_fenced_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_a_wrong_clock_wrote_blocks_nobody() {
+    let mesh = Mesh::start(2).await;
+    sqlx::query("UPDATE shard_head SET epoch = 1, lease_owner = gen_random_uuid(), lease_until = clock_timestamp() + interval '1 hour'")
+        .execute(&mesh.pool)
+        .await
+        .unwrap();
+    let engine = mesh.engine("e1").leads_all(2).await;
+    engine.stop().await.expect("stops in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_in_the_journal_stops_the_engine() {
     let mut mesh = Mesh::start(1).await;
     let engine = mesh.engine("e1").leads_all(1).await;

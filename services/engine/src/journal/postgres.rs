@@ -107,9 +107,12 @@ async fn bounded<T>(work: impl Future<Output = Result<T, sqlx::Error>> + Send) -
 impl Journal for PgJournal {
     async fn heads(&self) -> Result<Vec<Head>, JournalError> {
         let rows = bounded(
+            // A lease that ends later than a lease can last was written by a clock that was wrong: it must not block a shard for hours.
             sqlx::query(
-                "SELECT shard, epoch, seq, chain, lease_until >= clock_timestamp() FROM shard_head ORDER BY shard",
+                "SELECT shard, epoch, seq, chain, lease_until BETWEEN clock_timestamp() \
+                 AND clock_timestamp() + $1::bigint * interval '1 millisecond' FROM shard_head ORDER BY shard",
             )
+            .bind(lease_ms())
             .fetch_all(&self.pool),
         )
         .await?;
@@ -121,7 +124,8 @@ impl Journal for PgJournal {
             sqlx::query(
                 "UPDATE shard_head SET epoch = epoch + 1, lease_owner = $2, lease_name = $3, \
                  lease_until = clock_timestamp() + $4::bigint * interval '1 millisecond' \
-                 WHERE shard = $1 AND lease_until < clock_timestamp() RETURNING shard, epoch, seq, chain, true",
+                 WHERE shard = $1 AND lease_until NOT BETWEEN clock_timestamp() \
+                 AND clock_timestamp() + $4::bigint * interval '1 millisecond' RETURNING shard, epoch, seq, chain, true",
             )
             .bind(signed(shard))
             .bind(owner.id)
