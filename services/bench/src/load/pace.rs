@@ -43,12 +43,13 @@ pub(super) fn keep(pace: Pace, lasts: Duration, starts: &mpsc::UnboundedSender<I
         if now >= end {
             return;
         }
-        for n in told..pace.due(now).min(told + BURST_MAX) {
+        let due = pace.due(now).min(told + BURST_MAX).max(told);
+        for n in told..due {
             if starts.send(pace.intended(n)).is_err() {
                 return;
             }
-            told = n + 1;
         }
+        told = due;
         std::thread::sleep(pace.intended(told).min(end).saturating_duration_since(Instant::now()));
     }
 }

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::ops::Condition;
 
+/// The instrument of the first trade that is suggested.
+pub(super) const SYMBOL: &str = "SOL_USDC";
+
 /// What there is to tell.
 #[derive(Debug)]
 pub(super) struct Banner<'a> {
@@ -91,7 +94,7 @@ impl Banner<'_> {
         writeln!(
             out,
             "  curl -sS {authorized} {url}/v1/accounts/demo/trades \\\n    \
-             --json '{{\"symbol\":\"SOL_USDC\",\"side\":\"SIDE_LONG\",\"margin\":\"100\",\"leverage\":\"10\"}}'\n"
+             --json '{{\"symbol\":\"{SYMBOL}\",\"side\":\"SIDE_LONG\",\"margin\":\"100\",\"leverage\":\"10\"}}'\n"
         )?;
         writeln!(out, "Next:\n")?;
         writeln!(out, "  # prices as they come")?;

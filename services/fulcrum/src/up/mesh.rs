@@ -6,9 +6,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use bus::{Caller, CallerOptions, Calls as _};
 use clap::ArgMatches;
+use contracts::bus::Request;
+use contracts::bus::reply::Outcome;
+use contracts::bus::request::Command;
+use contracts::v1::{GetQuoteRequest, GetQuoteResponse, QuoteState};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +24,7 @@ use super::children::ChildRole;
 use super::home::Home;
 use super::running::{Running, Supervisor};
 use super::server::Server;
-use super::{Options, postgres, redis};
+use super::{Options, banner, postgres, redis};
 use crate::failure::Failure;
 use crate::keys::{self, PrivateKey};
 use crate::ops::{Board, Condition};
@@ -36,6 +42,8 @@ const STORE_WITHIN: Duration = Duration::from_secs(300);
 const ROLES_WITHIN: Duration = Duration::from_secs(300);
 /// How long the first price is waited for before the person is told that there is none yet.
 const PRICE_WITHIN: Duration = Duration::from_secs(12);
+/// How long the engine may take to say what it trades at.
+const QUOTE_WITHIN: Duration = Duration::from_secs(1);
 /// How long the ready token is good for.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pause between two looks at whether something is ready.
@@ -119,7 +127,7 @@ impl<'a> Mesh<'a> {
         };
         self.until_ready(shards).await?;
         self.supervisor.settled();
-        let feed = self.first_price().await;
+        let feed = self.first_price(&stores.redis).await?;
         let account = ["demo".to_owned()];
         let scopes: Vec<String> = token::SCOPE_DEFAULT.split(',').map(ToOwned::to_owned).collect();
         let grant = token::Grant {
@@ -306,16 +314,25 @@ impl<'a> Mesh<'a> {
         }
     }
 
-    /// The feed, once its first price has come or was waited for long enough.
-    async fn first_price(&self) -> Option<Condition> {
+    /// The feed, once the engine trades on its prices or they were waited for long enough: the first trade that is printed should
+    /// open when it is pasted.
+    async fn first_price(&self, redis: &str) -> Result<Option<Condition>, Failure> {
         let begun = Instant::now();
-        loop {
+        let patience = begun + PRICE_WITHIN;
+        let feed = loop {
             let feed = self.board.readiness().await.checks.remove("feed");
-            if feed.as_ref().is_some_and(Condition::is_ready) || begun.elapsed() > PRICE_WITHIN {
-                return feed;
+            if feed.as_ref().is_some_and(Condition::is_ready) || Instant::now() > patience {
+                break feed;
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        };
+        let asking = CancellationToken::new();
+        let _asked = asking.clone().drop_guard();
+        let caller = Caller::start(&bus::Redis::open(redis)?, CallerOptions::default(), asking);
+        while !is_fresh(&caller).await && Instant::now() < patience {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
+        Ok(feed)
     }
 
     /// Stops everything, the last started first.
@@ -363,4 +380,21 @@ fn free_port(address: SocketAddr) -> anyhow::Result<SocketAddr> {
             .context("a free port")?),
         _ => Ok(address),
     }
+}
+
+/// Whether the engine would open a trade in the instrument of the banner.
+async fn is_fresh(caller: &Caller) -> bool {
+    let question = GetQuoteRequest {
+        symbol: banner::SYMBOL.to_owned(),
+    };
+    let request = Request {
+        command: Some(Command::GetQuote(question)),
+        ..Request::default()
+    };
+    let reply = caller.call(request, Instant::now() + QUOTE_WITHIN).await;
+    let Ok(Some(Outcome::Response(response))) = reply.map(|reply| reply.outcome) else {
+        return false;
+    };
+    let answer = GetQuoteResponse::decode(response).unwrap_or_default();
+    answer.quote.is_some_and(|quote| quote.state() == QuoteState::Fresh)
 }
