@@ -83,10 +83,16 @@ pub async fn run(
     status: watch::Sender<Status>,
     shutdown: CancellationToken,
 ) -> Result<(), EngineError> {
-    let journal = PgJournal::connect(&config.database, CONNECTIONS).await?;
-    journal.check_settings().await??;
-    let shards = journal.shards().await?;
-    let ground = RealGround::connect(journal, config.redis).await?;
+    let connecting = async {
+        let journal = PgJournal::connect(&config.database, CONNECTIONS).await?;
+        journal.check_settings().await??;
+        let shards = journal.shards().await?;
+        Ok::<_, EngineError>((RealGround::connect(journal, config.redis).await?, shards))
+    };
+    let Some(connected) = shutdown.run_until_cancelled(connecting).await else {
+        return Ok(());
+    };
+    let (ground, shards) = connected?;
     let options = Options {
         name: config.name,
         shards,
