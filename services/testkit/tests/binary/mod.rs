@@ -14,6 +14,8 @@ use tokio::process::{Child, ChildStdout};
 
 /// How long the program may take to start or to stop before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may take to stop when the test has failed already.
+const DROP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The workspace.
 pub fn root() -> PathBuf {
@@ -122,5 +124,19 @@ impl Up {
         let ended = tokio::time::timeout(PATIENCE, stopping).await.expect("it stops");
         assert!(ended.success(), "{ended}");
         assert!(!self.data.exists(), "an ephemeral directory goes with it");
+    }
+}
+
+/// A test that fails leaves nothing behind either: the stores and the directory go in order, as after [`Up::stop`].
+impl Drop for Up {
+    fn drop(&mut self) {
+        let Some(id) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
+            return;
+        };
+        let _gone = kill_process(id, Signal::INT);
+        let begun = std::time::Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < DROP_PATIENCE {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
