@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "fulcrum",
         &["bench", "bus", "contracts", "engine", "gateway", "poller", "recorder"],
     ),
+    ("sim", &["bus", "contracts", "engine", "engine-core"]),
     ("testkit", &[]),
 ];
 

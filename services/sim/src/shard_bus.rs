@@ -1,0 +1,254 @@
+//! The engine's side of a shard's queue over the simulated Redis.
+
+use std::time::Duration;
+
+use bus::mutants::{self, Mutant};
+use bus::{BusError, Incoming, ShardBus, keys};
+use bytes::Bytes;
+use contracts::bus::{JournalEntry, Reply};
+use prost::Message as _;
+
+use crate::coverage::Corner;
+use crate::journal::wait;
+use crate::process::Process;
+use crate::weather::Fate;
+use crate::world::{Inner, World};
+
+/// How long a client waits for an answer that never comes. Milliseconds.
+const PATIENCE_MS: u64 = 2_000;
+/// How long a command usually takes, at most, one way. Milliseconds.
+const USUAL_MS: u64 = 2;
+
+/// A process's connection to the simulated Redis.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub world: World,
+    pub process: Process,
+}
+
+impl Connection {
+    /// A command that is carried out in one moment; the error says whether it may have been.
+    pub async fn ask<T>(&self, what: impl FnOnce(&mut Inner) -> T) -> Result<T, Broken> {
+        self.process.pass().await;
+        let fate = self.world.with(|inner| {
+            let now = inner.now_us;
+            inner.redis_weather.fate(&mut inner.dice, now, USUAL_MS, PATIENCE_MS)
+        });
+        let answer = match fate {
+            Fate::Lost { after_ms } => {
+                wait(after_ms).await;
+                Err(Broken::NeverSent)
+            }
+            Fate::Answered { there_ms, back_ms } => {
+                wait(there_ms).await;
+                let answer = self.at_server(what);
+                wait(back_ms).await;
+                answer
+            }
+            Fate::AnswerLost { there_ms, after_ms } => {
+                wait(there_ms).await;
+                let _lost = self.at_server(what);
+                wait(after_ms).await;
+                Err(Broken::Unknown)
+            }
+        };
+        self.process.pass().await;
+        answer
+    }
+
+    fn at_server<T>(&self, what: impl FnOnce(&mut Inner) -> T) -> Result<T, Broken> {
+        self.world.with(|inner| {
+            if inner.redis_weather.is_away(inner.now_us) {
+                return Err(Broken::Unknown);
+            }
+            Ok(what(inner))
+        })
+    }
+}
+
+/// Why a command has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// It was not carried out.
+    NeverSent,
+    /// It may have been.
+    Unknown,
+}
+
+impl From<Broken> for BusError {
+    fn from(_: Broken) -> Self {
+        Self::Redis(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct SimShardBus {
+    connection: Connection,
+    shard: u32,
+}
+
+impl SimShardBus {
+    /// The queue of a shard as one process sees it.
+    pub fn new(connection: Connection, shard: u32) -> Self {
+        Self { connection, shard }
+    }
+
+    fn who(&self) -> u64 {
+        self.connection.process.number()
+    }
+}
+
+impl ShardBus for SimShardBus {
+    async fn wait(&mut self) {
+        let world = &self.connection.world;
+        loop {
+            self.connection.process.pass().await;
+            let rings = world.request_bell(self.shard).notified();
+            let is_there = world.with(|inner| {
+                !inner.redis_weather.is_away(inner.now_us) && !inner.redis.requests[self.shard as usize].is_empty()
+            });
+            if is_there {
+                return;
+            }
+            let _looks_up = tokio::time::timeout(Duration::from_secs(1), rings).await;
+        }
+    }
+
+    async fn peek(&mut self, skip: usize, count_max: usize) -> Result<Vec<Incoming>, BusError> {
+        let (shard, who) = (self.shard, self.who());
+        let messages = self
+            .connection
+            .ask(|inner| {
+                let messages = inner.redis.peek(shard, skip, count_max);
+                if !messages.is_empty() {
+                    inner.note("peek", who, messages.len() as u64, || {
+                        format!("shard {shard}, skips {skip}")
+                    });
+                }
+                inner.history.peeked(&messages, inner.now_us);
+                messages
+            })
+            .await?;
+        Ok(messages)
+    }
+
+    async fn trim(&mut self, processed: &[Incoming]) -> Result<bool, BusError> {
+        if processed.is_empty() {
+            return Ok(true);
+        }
+        let (shard, who) = (self.shard, self.who());
+        let done = self
+            .connection
+            .ask(|inner| {
+                let Some(removed) = inner.redis.trim(shard, processed, mutants::is(Mutant::BlindTrim)) else {
+                    inner.coverage.visit(Corner::TrimRefused);
+                    inner.note("trim refused", who, processed.len() as u64, String::new);
+                    return false;
+                };
+                inner.note("trim", who, removed.len() as u64, || format!("shard {shard}"));
+                inner.trimmed(shard, &removed);
+                true
+            })
+            .await?;
+        Ok(done)
+    }
+
+    async fn reply(&mut self, replies: &[(String, Reply)]) -> Result<(), BusError> {
+        if replies.is_empty() {
+            return Ok(());
+        }
+        let (who, shard) = (self.who(), self.shard);
+        self.connection.world.with(|inner| {
+            for (_, reply) in replies {
+                inner.answered(who, shard, reply);
+            }
+        });
+        self.connection
+            .ask(|inner| {
+                for (list, reply) in replies.iter().filter(|(list, _)| keys::is_reply_list(list)) {
+                    let encoded = reply.encode_to_vec();
+                    let waiting = inner.redis.replies.entry(list.clone()).or_default();
+                    if inner.now_us < inner.replies_lossy_until_us {
+                        if inner.dice.chance(150) {
+                            inner.coverage.visit(Corner::ReplyLost);
+                            continue;
+                        }
+                        if inner.dice.chance(300) {
+                            inner.coverage.visit(Corner::ReplyTwice);
+                            waiting.push_back(encoded.clone());
+                        }
+                        if inner.dice.chance(300) {
+                            inner.late_replies.push((list.clone(), encoded.clone()));
+                        }
+                    }
+                    waiting.push_back(encoded);
+                }
+            })
+            .await?;
+        self.connection.world.reply_bell().notify_waiters();
+        Ok(())
+    }
+
+    async fn publish(&mut self, entries: &[JournalEntry]) -> Result<(), BusError> {
+        let shard = self.shard;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.connection
+            .ask(|inner| {
+                for entry in entries {
+                    let last = &mut inner.redis.events[shard as usize];
+                    if entry.sequence > *last {
+                        *last = entry.sequence;
+                    }
+                    inner.published(shard, entry);
+                }
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn published(&mut self) -> Result<u64, BusError> {
+        let shard = self.shard;
+        Ok(self.connection.ask(|inner| inner.redis.events[shard as usize]).await?)
+    }
+
+    async fn discard_events(&mut self) -> Result<(), BusError> {
+        let shard = self.shard;
+        Ok(self
+            .connection
+            .ask(|inner| inner.redis.events[shard as usize] = 0)
+            .await?)
+    }
+
+    async fn show_presence(&mut self, engine: &str) -> Result<(), BusError> {
+        let shard = self.shard;
+        Ok(self
+            .connection
+            .ask(|inner| inner.redis.show_presence(shard, engine, inner.now_us))
+            .await?)
+    }
+
+    async fn hide_presence(&mut self) -> Result<(), BusError> {
+        let shard = self.shard;
+        Ok(self
+            .connection
+            .ask(|inner| inner.redis.leaders[shard as usize] = None)
+            .await?)
+    }
+
+    async fn length(&mut self) -> Result<u64, BusError> {
+        let shard = self.shard;
+        Ok(self
+            .connection
+            .ask(|inner| inner.redis.requests[shard as usize].len() as u64)
+            .await?)
+    }
+}
+
+/// Puts messages into a queue behind the gateways' backs.
+pub fn inject(world: &World, shard: u32, message: Bytes) {
+    world.with(|inner| inner.redis.requests[shard as usize].push_back(message));
+    world.request_bell(shard).notify_waiters();
+}

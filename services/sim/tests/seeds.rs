@@ -1,0 +1,37 @@
+//! The standard seeds: no promise is broken in any of them, and together they go through every corner.
+#![allow(clippy::print_stderr, reason = "the summary of many runs is for people")]
+
+use sim::{Options, run, run_many};
+
+/// How many seeds.
+const SEEDS: u64 = 400;
+
+#[test]
+fn no_promise_is_broken_in_any_seed_and_every_corner_is_visited() {
+    let all = run_many(0..SEEDS, &Options::default(), 5);
+    eprintln!(
+        "{}{} seeds, {} s of virtual time",
+        all.coverage,
+        all.seeds,
+        all.virtual_ms / 1_000
+    );
+    for outcome in &all.failed {
+        for violation in &outcome.violations {
+            eprintln!("seed {}: {violation}", outcome.seed);
+        }
+    }
+    assert!(all.failed.is_empty(), "replay one with `fulcrum sim --seed N`");
+    assert_eq!(all.coverage.missing(), [], "corners that no seed went into");
+}
+
+#[test]
+fn the_same_seed_runs_the_same_twice() {
+    for seed in 0..12 {
+        let (first, second) = (run(seed, &Options::default()), run(seed, &Options::default()));
+        assert_eq!(
+            (first.trace_hash, first.notes),
+            (second.trace_hash, second.notes),
+            "seed {seed}"
+        );
+    }
+}
