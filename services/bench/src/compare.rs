@@ -122,7 +122,7 @@ pub async fn run(
     };
     let most = comparison.open_trade(report).await?;
     comparison.at_64_and_alone(report).await?;
-    report.marks.push(Mark::unmeasured(
+    report.judged(Mark::unmeasured(
         4,
         "cpu with the journal ÷ without it",
         "no run without a journal yet",
@@ -139,7 +139,7 @@ pub async fn run(
         (16, "memory"),
         (17, "the recorder's lag"),
     ] {
-        report.marks.push(Mark::unmeasured(number, what, "no measurement yet"));
+        report.judged(Mark::unmeasured(number, what, "no measurement yet"));
     }
     report.marks.sort_by_key(|mark| mark.number);
     Ok(())
@@ -184,7 +184,7 @@ impl<'a> Comparison<'a> {
         let server = |n: usize| rounds.spread(|it| it[n].cpu_of(&["gateway"]) / it[1].cpu_of(&["gateway"]));
         let note = rounds.note();
         let mut mark = |number, what, limit, seen| {
-            report.marks.push(Mark::judge(number, what, limit, seen).noting(&note));
+            report.judged(Mark::judge(number, what, limit, seen).noting(&note));
         };
         mark(
             1,
@@ -202,7 +202,7 @@ impl<'a> Comparison<'a> {
         let rest = rounds.spread(|it| it[2].per_second / it[1].per_second);
         mark(7, "REST ÷ gRPC, calls/s", Limit::AtLeast(0.6), rest);
         mark(8, "grpc-web ÷ gRPC, gateway's cpu", Limit::AtMost(1.1), server(3));
-        report.marks.push(Mark::unmeasured(
+        report.judged(Mark::unmeasured(
             8,
             "gRPC with ÷ without the grpc-web layer",
             "native calls do not pass that layer: the media type chooses before it",
@@ -225,7 +225,7 @@ impl<'a> Comparison<'a> {
                 let seen = rounds.spread(|it| to_echo(&it[1], &it[0]).p50);
                 Mark::judge(3, "p50 of a durable call alone ÷ echo", Limit::AtMost(4.5), seen)
             };
-            report.marks.push(mark.noting(&rounds.note()));
+            report.judged(mark.noting(&rounds.note()));
             add(report, rounds.typical(), &["echo"]);
         }
         Ok(())
@@ -244,7 +244,7 @@ impl<'a> Comparison<'a> {
         let note = naive.map_or_else(String::new, |it| {
             format!("{:.1} times the naive way's calls/s", it.median)
         });
-        report.marks.push(
+        report.judged(
             Mark::judge(
                 5,
                 "cpu of our queue ÷ bare lists, 256 at once",
@@ -265,12 +265,8 @@ impl<'a> Comparison<'a> {
         let note = rounds.note();
         let cpu = rounds.spread(|it| to_echo(&it[1], &it[0]).cpu);
         let rate = rounds.spread(|it| to_echo(&it[1], &it[0]).rate);
-        report
-            .marks
-            .push(Mark::judge(6, "cpu of a balance ÷ echo, 256 at once", Limit::AtMost(1.8), cpu).noting(&note));
-        report
-            .marks
-            .push(Mark::judge(6, "balances/s ÷ echo, 256 at once", Limit::AtLeast(0.6), rate).noting(&note));
+        report.judged(Mark::judge(6, "cpu of a balance ÷ echo, 256 at once", Limit::AtMost(1.8), cpu).noting(&note));
+        report.judged(Mark::judge(6, "balances/s ÷ echo, 256 at once", Limit::AtLeast(0.6), rate).noting(&note));
         add(report, rounds.typical(), &["echo"]);
         Ok(())
     }
@@ -284,7 +280,7 @@ impl<'a> Comparison<'a> {
         let lost: u64 = rounds.rounds.iter().map(|it| it[1].lost + it[1].refused).sum();
         let seen = rounds.spread(|it| to_echo(&it[1], &it[0]).p99);
         let note = format!("{lost} lost or refused. {}", rounds.note());
-        report.marks.push(
+        report.judged(
             Mark::judge(9, "open loop at 25 % of the most: p99 ÷ echo", Limit::AtMost(2.5), seen)
                 .noting(note.trim_end()),
         );
@@ -300,7 +296,7 @@ impl<'a> Comparison<'a> {
         let refused: u64 = rounds.rounds.iter().map(|it| it[1].refused).sum();
         let lost: u64 = rounds.rounds.iter().map(|it| it[1].lost).sum();
         let note = format!("{refused} refused, {lost} without an answer. {}", rounds.note());
-        report.marks.push(
+        report.judged(
             Mark::judge(
                 10,
                 "open loop at twice the most: goodput ÷ closed",

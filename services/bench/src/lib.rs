@@ -18,8 +18,9 @@ pub mod yardstick;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::load::{Door, Loop, Plan, Target, Work};
 use self::mesh::{Mesh, MeshSettings, PATH};
@@ -218,11 +219,20 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Runs the command.
+/// Runs the command. Told to stop, it stops what it started first.
 ///
 /// # Errors
-/// When something cannot be measured.
+/// When something cannot be measured, or when it is told to stop.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+    tokio::select! {
+        measured = measure(options) => measured,
+        _ = terminate.recv() => bail!("told to stop"),
+        _ = tokio::signal::ctrl_c() => bail!("told to stop"),
+    }
+}
+
+async fn measure(options: Options) -> anyhow::Result<()> {
     let mut report = Report::default();
     let out = match options.command {
         Command::Echo(options) => {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::marks::Mark;
 use crate::mesh::PATH;
 use crate::sample::{Ratios, Sample};
+use crate::say;
 
 /// Everything that was measured.
 #[derive(Debug, Default, Serialize)]
@@ -65,6 +66,12 @@ impl Report {
     /// One more line.
     pub fn add(&mut self, sample: Sample) {
         self.samples.push(sample);
+    }
+
+    /// One more mark; told at once, because a comparison takes minutes.
+    pub fn judged(&mut self, mark: Mark) {
+        say::aside(mark.line());
+        self.marks.push(mark);
     }
 
     /// Writes it as JSON.

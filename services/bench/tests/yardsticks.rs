@@ -56,7 +56,11 @@ async fn the_echo_answers_in_both_loops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_carry_requests_and_replies_every_way() {
     let directory = tempfile::tempdir().unwrap();
-    let samples = run("redis --concurrency 1,16 --seconds 0.2 --warm-up 0.05", directory.path()).await;
+    let samples = run(
+        "redis --concurrency 1,16 --seconds 0.2 --warm-up 0.05",
+        directory.path(),
+    )
+    .await;
     assert_eq!(samples.len(), 6);
     for sample in &samples {
         is_sound(sample);
