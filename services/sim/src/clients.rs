@@ -196,7 +196,10 @@ impl Client {
             let index = inner.dice.index(inner.history.operations.len());
             let known = inner.history.operations[index].clone();
             let command = self.command(inner, account);
-            (command != known.command).then(|| inner.history.want(known.key, &known.account, command))
+            let is_other = inner.history.by_key[&known.key]
+                .iter()
+                .all(|index| inner.history.operations[*index].command != command);
+            is_other.then(|| inner.history.want(known.key, &known.account, command))
         });
         if let Some(wanted) = wanted {
             self.attempt(wanted).await;

@@ -31,6 +31,8 @@ corners! {
     ZombieCommit,
     /// A settling engine waited for a transaction of its own that was still in flight.
     SettleWaited,
+    /// A second try of a commit found that the first had landed in between.
+    RetryMetFirst,
     /// A trim was refused because the queue had changed.
     TrimRefused,
     /// An operation acknowledged before was sent again and got the same answer.

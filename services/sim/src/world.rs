@@ -230,7 +230,9 @@ impl Inner {
             let landed_before = self.postgres.rows[batch.shard as usize]
                 .iter()
                 .any(|row| row.batch == batch.id);
-            if head.epoch == batch.epoch && !landed_before {
+            if head.epoch == batch.epoch && landed_before {
+                self.coverage.visit(Corner::RetryMetFirst);
+            } else if head.epoch == batch.epoch {
                 let what = format!(
                     "shard {}: a leader was fenced by itself: the journal is at {}, its batch follows on {}",
                     batch.shard, head.sequence, batch.sequence_before
