@@ -53,6 +53,8 @@ pub(super) struct Session {
     step: u32,
     /// The trade it opened and has not closed.
     open: Option<String>,
+    /// Its call under way opens one.
+    opening: bool,
 }
 
 impl Session {
@@ -63,6 +65,7 @@ impl Session {
             account: account(number % accounts.max(1)),
             step: 0,
             open: None,
+            opening: false,
         }
     }
 
@@ -75,6 +78,7 @@ impl Session {
         };
         self.step = self.step.wrapping_add(1);
         let (account_id, request_id) = (self.account.clone(), Uuid::now_v7().to_string());
+        self.opening = trades && self.open.is_none();
         if !trades {
             return Call::ListBalances(v1::ListBalancesRequest {
                 account_id,
@@ -102,7 +106,7 @@ impl Session {
 
     /// Whether it must know which trade a call opened.
     pub(super) fn wants_trade(&self) -> bool {
-        matches!(self.work, Work::OpenClose | Work::Mix)
+        self.opening && matches!(self.work, Work::OpenClose | Work::Mix)
     }
 
     /// What came of its call.
@@ -129,6 +133,11 @@ mod tests {
             }
             Call::CloseTrade(it) => {
                 assert_eq!(it.trade_id, "1-1");
+                // The answer to a close has a trade, too.
+                session.answered(&mut Answer {
+                    opened: Some("1-1".to_owned()),
+                    ..Answer::default()
+                });
                 'c'
             }
             Call::ListBalances(_) => 'b',
