@@ -13,6 +13,7 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -20,6 +21,10 @@ use tempfile::TempDir;
 
 use super::user::StoreUser;
 
+/// How often a lock is tried again, and how long between.
+const LOCK_TRIES: u32 = 10;
+/// Pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Where stores go that their user could not reach in the data directory.
 const ELSEWHERE: &str = "/var/lib/fulcrum";
 /// Where run directories are: short, and there on every machine.
@@ -177,7 +182,17 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("{} cannot be written", path.display()))?;
-    match file.try_lock() {
+    // A child that was forked a moment ago, by anybody in this process, holds our descriptors until it has become another program: so
+    // a lock that was just given back may look taken for that moment.
+    let mut locked = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        if !matches!(locked, Err(fs::TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
             bail!(
