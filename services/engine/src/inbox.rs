@@ -20,7 +20,7 @@ pub const SKEW_MAX: Duration = Duration::from_secs(2);
 /// Engine time: the wall clock, but immune to its jumps.
 ///
 /// It advances with the monotonic clock from where the wall clock stood at the start, and follows the wall clock only while the two
-/// stay within [`JUMP_MAX`]: a clock set wrong by a day moves neither deadlines nor the repeat window.
+/// stay within five seconds of each other: a clock set wrong by a day moves neither deadlines nor the repeat window.
 #[derive(Clone, Debug)]
 pub struct EngineClock {
     wall_at_start_us: i64,
