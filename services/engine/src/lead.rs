@@ -158,7 +158,10 @@ impl<G: Ground> Leader<G> {
                 () = self.bus.wait() => {}
             }
         };
-        if let Err(error) = self.bus.hide_presence().await {
+        // A fenced one leaves it alone: what is shown is its successor's, and hiding it would turn calls away.
+        if !matches!(outcome, Err(LeadError::Fenced { .. }))
+            && let Err(error) = self.bus.hide_presence().await
+        {
             tracing::debug!(%error, "presence runs out by itself");
         }
         outcome.map(|()| self.shard)
