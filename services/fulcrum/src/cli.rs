@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::role::{bench, engine, gateway, migrate, poller, recorder, token};
+use crate::role::{bench, engine, gateway, migrate, poller, recorder, sim, token};
 use crate::{say, up};
 
 /// Leveraged trading over gRPC, grpc-web and REST, on Redis and Postgres.
@@ -32,6 +32,7 @@ enum Command {
     Keygen(token::KeygenOptions),
     Ready(crate::ops::ReadyOptions),
     Bench(Box<bench::Options>),
+    Sim(sim::Options),
 }
 
 /// Runs the command of this process's arguments.
@@ -68,5 +69,6 @@ async fn dispatch(command: Command, given: Option<&clap::ArgMatches>) -> Result<
         Command::Keygen(options) => token::keygen(options),
         Command::Ready(options) => crate::ops::ready(options).await,
         Command::Bench(options) => bench::run(*options).await,
+        Command::Sim(options) => sim::run(options).await,
     }
 }

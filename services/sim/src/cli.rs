@@ -1,7 +1,6 @@
 //! The command: many seeds with a summary, or one with everything that happened in it.
 
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use clap::Args;
 use tracing_subscriber::fmt::MakeWriter;
@@ -14,25 +13,47 @@ use crate::{run_many, trace};
 #[derive(Args, Clone, Debug)]
 pub struct SimOptions {
     /// How many seeds to run, from the first on.
-    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    #[arg(long, env = "FULCRUM_SIM_SEEDS", value_name = "COUNT", default_value_t = 100)]
     pub seeds: u64,
     /// The first seed.
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(long, env = "FULCRUM_SIM_FIRST", value_name = "SEED", default_value_t = 0)]
     pub first: u64,
     /// Runs this seed alone, and shows everything that happened in it.
-    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "first"])]
+    #[arg(long, env = "FULCRUM_SIM_SEED", value_name = "SEED", conflicts_with_all = ["seeds", "first"])]
     pub seed: Option<u64>,
     /// How long faults go on in each run, virtual time in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = Options::default().faults_ms)]
+    #[arg(long, env = "FULCRUM_SIM_FAULTS_MS", value_name = "MS", default_value_t = Options::default().faults_ms)]
     pub faults_ms: u64,
     /// A bug to make on purpose, as the list of mutants spells it; needs a build with the feature `mutants`.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, env = "FULCRUM_SIM_MUTANT", value_name = "NAME")]
     pub mutant: Option<String>,
 }
 
-/// Runs the command. Fails when a run broke a promise.
-#[must_use]
-pub fn main_with(sim: &SimOptions) -> ExitCode {
+/// Why the command failed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum SimError {
+    /// The build has no bugs on purpose, or none of this name.
+    #[error("no mutant {name} in this build; the feature `mutants` brings {known:?}", known = crate::Mutant::ALL)]
+    NoSuchMutant {
+        /// What was asked for.
+        name: String,
+    },
+    /// Promises were broken; what and by which seed was written before.
+    #[error("promises were broken in {runs} runs; `--seed N` shows all of one")]
+    Broken {
+        /// In how many runs.
+        runs: usize,
+    },
+}
+
+/// Runs the command, and writes what it sees to the standard output.
+///
+/// # Errors
+/// [`SimError::Broken`] when a run broke a promise.
+///
+/// # Panics
+/// On a thread that runs futures: the simulation has a runtime of its own.
+pub fn main_with(sim: &SimOptions) -> Result<(), SimError> {
     let mut options = Options {
         faults_ms: sim.faults_ms,
         ..Options::default()
@@ -42,8 +63,7 @@ pub fn main_with(sim: &SimOptions) -> ExitCode {
             .into_iter()
             .find(|mutant| format!("{mutant:?}") == *name);
         let Some(mutant) = known.filter(|_| cfg!(feature = "mutants")) else {
-            say(&format!("no mutant {name} in this build: {:?}", crate::Mutant::ALL));
-            return ExitCode::from(2);
+            return Err(SimError::NoSuchMutant { name: name.clone() });
         };
         options.mutant = Some(mutant);
     }
@@ -53,7 +73,7 @@ pub fn main_with(sim: &SimOptions) -> ExitCode {
     }
 }
 
-fn one(seed: u64, mut options: Options) -> ExitCode {
+fn one(seed: u64, mut options: Options) -> Result<(), SimError> {
     options.readable = true;
     let log = tracing_subscriber::fmt()
         .without_time()
@@ -73,7 +93,7 @@ fn one(seed: u64, mut options: Options) -> ExitCode {
     verdict(&[outcome])
 }
 
-fn many(seeds: std::ops::Range<u64>, options: &Options) -> ExitCode {
+fn many(seeds: std::ops::Range<u64>, options: &Options) -> Result<(), SimError> {
     let all = run_many(seeds, options, 10);
     say(&all.coverage.to_string());
     say(&format!(
@@ -84,15 +104,16 @@ fn many(seeds: std::ops::Range<u64>, options: &Options) -> ExitCode {
     verdict(&all.failed)
 }
 
-fn verdict(outcomes: &[crate::Outcome]) -> ExitCode {
-    let mut code = ExitCode::SUCCESS;
+fn verdict(outcomes: &[crate::Outcome]) -> Result<(), SimError> {
     for outcome in outcomes {
         for violation in &outcome.violations {
             say(&format!("seed {}: {violation}", outcome.seed));
-            code = ExitCode::FAILURE;
         }
     }
-    code
+    match outcomes.iter().filter(|outcome| !outcome.violations.is_empty()).count() {
+        0 => Ok(()),
+        runs => Err(SimError::Broken { runs }),
+    }
 }
 
 fn say(line: &str) {

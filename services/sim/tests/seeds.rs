@@ -4,7 +4,7 @@
 use sim::{Options, run, run_many};
 
 /// How many seeds.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1_000;
 
 #[test]
 fn no_promise_is_broken_in_any_seed_and_every_corner_is_visited() {

@@ -18,7 +18,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bench", &["bus", "contracts"]),
     (
         "fulcrum",
-        &["bench", "bus", "contracts", "engine", "gateway", "poller", "recorder"],
+        &[
+            "bench",
+            "bus",
+            "contracts",
+            "engine",
+            "gateway",
+            "poller",
+            "recorder",
+            "sim",
+        ],
     ),
     ("sim", &["bus", "contracts", "engine", "engine-core"]),
     ("testkit", &[]),

@@ -7,6 +7,7 @@ pub(crate) mod gateway;
 pub(crate) mod migrate;
 pub(crate) mod poller;
 pub(crate) mod recorder;
+pub(crate) mod sim;
 pub(crate) mod token;
 
 use sqlx::PgPool;
