@@ -8,7 +8,6 @@ use opentelemetry::metrics::{Counter, Gauge};
 pub(crate) struct Metrics {
     lag: Gauge<u64>,
     entries: Counter<u64>,
-    reused: Counter<u64>,
     quotes: Counter<u64>,
 }
 
@@ -24,12 +23,6 @@ impl Metrics {
                 .u64_counter("fulcrum.recorder.entries")
                 .with_description("Journal entries expanded")
                 .build(),
-            reused: meter
-                .u64_counter("fulcrum.recorder.reused_request_ids")
-                .with_description(
-                    "Operations not listed because another shard has one of the same principal and request id",
-                )
-                .build(),
             quotes: meter
                 .u64_counter("fulcrum.recorder.quotes")
                 .with_description("Quotes folded into candles or refused, by result")
@@ -44,10 +37,6 @@ impl Metrics {
 
     pub(crate) fn expanded(&self, entries: i64) {
         self.entries.add(entries.unsigned_abs(), &[]);
-    }
-
-    pub(crate) fn reused(&self, operations: u64) {
-        self.reused.add(operations, &[]);
     }
 
     pub(crate) fn quotes(&self, folded: u64, refused: u64) {

@@ -7,12 +7,22 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 /// A row of the journal, as stored.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, sqlx::FromRow)]
 pub(crate) struct JournalRow {
+    pub(crate) shard: i32,
     pub(crate) first_seq: i64,
     pub(crate) last_seq: i64,
     /// Encoded `fulcrum.bus.v1.JournalBatch`.
     pub(crate) body: Vec<u8>,
+}
+
+/// A stretch of one shard's journal, and where it begins.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    pub(crate) shard: i32,
+    /// Sequence that it follows on.
+    pub(crate) cursor: i64,
+    pub(crate) expansion: Expansion,
 }
 
 /// A stretch of one shard's journal as rows of the read models.
@@ -112,12 +122,12 @@ impl Trades {
     }
 
     /// Those opened in this stretch.
-    pub(crate) fn opened(&self) -> Vec<&TradeRow> {
-        self.rows.iter().filter(|row| row.opened_seq.is_some()).collect()
+    pub(crate) fn opened(&self) -> impl Iterator<Item = &TradeRow> {
+        self.rows.iter().filter(|row| row.opened_seq.is_some())
     }
 
     /// Those opened before it.
-    pub(crate) fn changed(&self) -> Vec<&TradeRow> {
-        self.rows.iter().filter(|row| row.opened_seq.is_none()).collect()
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &TradeRow> {
+        self.rows.iter().filter(|row| row.opened_seq.is_none())
     }
 }

@@ -1,4 +1,4 @@
-//! The loop: look which shards have moved, expand a stretch of each, look again.
+//! The loop: look which shards have moved, expand a stretch of each in one transaction, look again.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::RecorderError;
 use crate::expand::expand;
 use crate::metrics::Metrics;
+use crate::rows::Stretch;
 use crate::store::{self, Committed, Position};
 
 /// After work the next look comes this many times sooner than an idle one. Looking at once would make many small transactions of what
@@ -101,64 +102,65 @@ struct Round {
     more: bool,
 }
 
+/// Expands the next stretch of every shard that has moved. A bounded one each, so that a long one does not keep the others waiting.
 async fn round(pool: &PgPool, metrics: &Metrics) -> Result<Round, RecorderError> {
-    let mut round = Round::default();
-    for position in store::positions(pool).await? {
-        metrics.lag(position.shard, position.head - position.cursor);
-        if position.head <= position.cursor {
-            continue;
-        }
-        // One stretch a shard and round, so that a long one does not keep the others waiting.
-        match advance(pool, position).await? {
-            None => round.more = true,
-            Some(Advance { cursor, reused }) => {
-                round.moved = true;
-                round.more |= cursor < position.head;
-                metrics.lag(position.shard, (position.head - cursor).max(0));
-                metrics.expanded(cursor - position.cursor);
-                if reused > 0 {
-                    metrics.reused(reused);
-                    tracing::warn!(
-                        shard = position.shard,
-                        reused,
-                        "request ids that another shard has executed are not listed"
-                    );
-                }
-            }
-        }
+    let mut behind = store::positions(pool).await?;
+    for position in &behind {
+        metrics.lag(position.shard, (position.head - position.cursor).max(0));
+    }
+    behind.retain(|position| position.head > position.cursor);
+    if behind.is_empty() {
+        return Ok(Round::default());
+    }
+    let Some(stretches) = stretches(pool, &behind).await? else {
+        return Ok(Round {
+            moved: false,
+            more: true,
+        });
+    };
+    if store::commit(pool, &stretches).await? == Committed::Overtaken {
+        return Ok(Round {
+            moved: false,
+            more: true,
+        });
+    }
+    let mut round = Round {
+        moved: true,
+        more: false,
+    };
+    for (position, Stretch { expansion, .. }) in behind.iter().zip(&stretches) {
+        metrics.lag(position.shard, (position.head - expansion.last_seq).max(0));
+        metrics.expanded(expansion.last_seq - position.cursor);
+        round.more |= expansion.last_seq < position.head;
     }
     Ok(round)
 }
 
-/// A stretch that was expanded.
-struct Advance {
-    cursor: i64,
-    reused: u64,
-}
-
-/// Expands the next stretch of one shard; nothing when another recorder was faster.
-async fn advance(pool: &PgPool, position: Position) -> Result<Option<Advance>, RecorderError> {
-    let Position { shard, cursor, .. } = position;
-    let rows = store::journal_after(pool, shard, cursor).await?;
-    let expansion = match rows.is_empty() {
-        false => expand(shard, cursor, &rows),
-        true => Err(RecorderError::Gap {
-            shard,
-            expected: cursor + 1,
-            found: None,
-        }),
-    };
-    let expansion = match expansion {
-        Ok(expansion) => expansion,
-        // Behind the cursor the journal may be trimmed, and to one who was overtaken that looks like a gap.
-        Err(RecorderError::Gap { .. }) if store::cursor(pool, shard).await? != cursor => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match store::commit(pool, shard, cursor, &expansion).await? {
-        Committed::Overtaken => Ok(None),
-        Committed::Done { reused } => Ok(Some(Advance {
-            cursor: expansion.last_seq,
-            reused,
-        })),
+/// Reads and expands what follows these positions, one stretch each; nothing when another recorder was faster.
+async fn stretches(pool: &PgPool, behind: &[Position]) -> Result<Option<Vec<Stretch>>, RecorderError> {
+    let rows = store::journal_after(pool, behind).await?;
+    let mut stretches = Vec::with_capacity(behind.len());
+    for &Position { shard, cursor, .. } in behind {
+        let first = rows.partition_point(|row| row.shard < shard);
+        let last = rows.partition_point(|row| row.shard <= shard);
+        let expansion = match rows.get(first..last) {
+            Some(rows) if !rows.is_empty() => expand(shard, cursor, rows),
+            _ => Err(RecorderError::Gap {
+                shard,
+                expected: cursor + 1,
+                found: None,
+            }),
+        };
+        match expansion {
+            Ok(expansion) => stretches.push(Stretch {
+                shard,
+                cursor,
+                expansion,
+            }),
+            // Behind the cursor the journal may be trimmed, and to one who was overtaken that looks like a gap.
+            Err(RecorderError::Gap { .. }) if store::cursor(pool, shard).await? != cursor => return Ok(None),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(Some(stretches))
 }

@@ -143,6 +143,7 @@ fn row(entries: Vec<JournalEntry>) -> JournalRow {
     let sequence = |entry: Option<&JournalEntry>| i64::try_from(entry.expect("entries").sequence).unwrap();
     let (first_seq, last_seq) = (sequence(entries.first()), sequence(entries.last()));
     JournalRow {
+        shard: 7,
         first_seq,
         last_seq,
         body: JournalBatch {
@@ -159,7 +160,7 @@ fn expand_events(events: Vec<JournalEvent>) -> Result<Expansion, RecorderError> 
 }
 
 fn one_trade(expansion: &Expansion) -> TradeRow {
-    let trades = [expansion.trades.opened(), expansion.trades.changed()].concat();
+    let trades: Vec<_> = expansion.trades.opened().chain(expansion.trades.changed()).collect();
     assert_eq!(trades.len(), 1, "{trades:?}");
     trades[0].clone()
 }
@@ -369,7 +370,7 @@ fn a_trades_whole_life_in_one_stretch_is_one_row() {
         entry(3, None, vec![modified(3), opened(4)]),
     ];
     let expansion = expand(7, 0, &[row(life)]).unwrap();
-    let rows = expansion.trades.opened();
+    let rows: Vec<_> = expansion.trades.opened().collect();
     assert_eq!(
         rows.iter()
             .map(|row| (row.number, row.opened_seq, row.seq))
@@ -385,7 +386,7 @@ fn a_trades_whole_life_in_one_stretch_is_one_row() {
         "the modification did not undo it"
     );
     assert_eq!(rows[0].quote, Some(quote(2).encode_to_vec()));
-    assert!(expansion.trades.changed().is_empty());
+    assert!(expansion.trades.changed().next().is_none());
 }
 
 #[test]
@@ -459,6 +460,7 @@ fn what_cannot_be_read_is_an_error_and_never_a_blank() {
     unreadable.lines[0].amount = "1e2".into();
     assert_eq!(what(vec![unreadable]), "a line's amount");
     let torn = JournalRow {
+        shard: 7,
         first_seq: 1,
         last_seq: 1,
         body: vec![0xff],
