@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bus::EventReader;
+use bus::{EventReader, EventRow};
 use contracts::bus::JournalEntry;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -23,28 +23,34 @@ const REPAIR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who watches what, and how far each shard was handed out.
 pub(crate) struct EventHub {
-    accounts: Mutex<HashMap<String, Vec<Slot>>>,
-    /// Last sequence handed out of each shard; [`UNKNOWN`] before the first contact.
-    positions: Vec<AtomicU64>,
+    shards: Vec<Watched>,
     next_id: AtomicU64,
     queue_max: usize,
+}
+
+/// One shard.
+struct Watched {
+    accounts: Mutex<HashMap<String, Vec<Slot>>>,
+    /// Last sequence handed out; [`UNKNOWN`] before the first contact.
+    position: AtomicU64,
 }
 
 const UNKNOWN: u64 = u64::MAX;
 
 struct Slot {
     id: u64,
-    shard: u32,
     queue: mpsc::Sender<Arc<JournalEntry>>,
 }
 
 impl EventHub {
     /// A hub without subscribers.
     pub fn new(shards: u32, queue_max: usize) -> Self {
-        let positions = (0..shards).map(|_| AtomicU64::new(UNKNOWN)).collect();
-        Self {
+        let shards = (0..shards).map(|_| Watched {
             accounts: Mutex::default(),
-            positions,
+            position: AtomicU64::new(UNKNOWN),
+        });
+        Self {
+            shards: shards.collect(),
             next_id: AtomicU64::new(0),
             queue_max: queue_max.max(1),
         }
@@ -54,14 +60,16 @@ impl EventHub {
     pub fn subscribe(self: &Arc<Self>, shard: u32, account_id: &str) -> Subscription {
         let (sender, queue) = mpsc::channel(self.queue_max);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.lock().entry(account_id.to_owned()).or_default().push(Slot {
-            id,
-            shard,
-            queue: sender,
-        });
+        let slot = Slot { id, queue: sender };
+        self.of(shard)
+            .lock()
+            .entry(account_id.to_owned())
+            .or_default()
+            .push(slot);
         Subscription {
             queue,
             hub: Arc::clone(self),
+            shard,
             account_id: account_id.to_owned(),
             id,
         }
@@ -69,61 +77,63 @@ impl EventHub {
 
     /// Up to where everything of a shard has been handed out; 0 when nothing is known.
     pub fn position(&self, shard: u32) -> u64 {
-        self.known(shard).unwrap_or(0)
+        self.of(shard).known().unwrap_or(0)
     }
 
-    fn known(&self, shard: u32) -> Option<u64> {
-        self.positions
-            .get(shard as usize)
-            .map(|it| it.load(Ordering::Acquire))
-            .filter(|it| *it != UNKNOWN)
+    fn of(&self, shard: u32) -> &Watched {
+        self.shards.get(shard as usize).expect("a shard of this deployment")
     }
+}
 
+impl Watched {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Slot>>> {
         self.accounts.lock().expect("nothing panics while it holds this lock")
     }
 
-    fn is_watched(&self, shard: u32) -> bool {
-        self.lock().values().flatten().any(|slot| slot.shard == shard)
+    fn known(&self) -> Option<u64> {
+        Some(self.position.load(Ordering::Acquire)).filter(|it| *it != UNKNOWN)
+    }
+
+    fn moved(&self, sequence: u64) {
+        self.position.store(sequence, Ordering::Release);
+    }
+
+    /// Moves the position past what nobody watches; false when somebody does.
+    fn pass(&self, sequence: u64) -> bool {
+        // Under the lock: whoever comes after it reads, from the engine or the journal, what was passed.
+        let accounts = self.lock();
+        if accounts.is_empty() {
+            self.moved(sequence);
+        }
+        accounts.is_empty()
     }
 
     /// Hands out one entry and moves the position, in this order: a position says that all up to it is in the queues.
-    fn hand_out(&self, shard: u32, entry: JournalEntry) {
+    fn hand_out(&self, entry: JournalEntry) {
         let sequence = entry.sequence;
-        {
-            let mut accounts = self.lock();
-            if !accounts.is_empty() {
-                let entry = Arc::new(entry);
-                for account_id in wire::accounts(&entry) {
-                    let Some(slots) = accounts.get_mut(account_id) else {
-                        continue;
-                    };
-                    slots.retain(|slot| match slot.queue.try_send(Arc::clone(&entry)) {
-                        Ok(()) => true,
-                        // Dropping its sender ends its queue, after what is in it.
-                        Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
-                    });
-                    if slots.is_empty() {
-                        accounts.remove(account_id);
-                    }
+        let mut accounts = self.lock();
+        if !accounts.is_empty() {
+            let entry = Arc::new(entry);
+            for account_id in wire::accounts(&entry) {
+                let Some(slots) = accounts.get_mut(account_id) else {
+                    continue;
+                };
+                slots.retain(|slot| match slot.queue.try_send(Arc::clone(&entry)) {
+                    Ok(()) => true,
+                    // Dropping its sender ends its queue, after what is in it.
+                    Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
+                });
+                if slots.is_empty() {
+                    accounts.remove(account_id);
                 }
             }
         }
-        self.moved(shard, sequence);
+        self.moved(sequence);
     }
 
-    fn moved(&self, shard: u32, sequence: u64) {
-        if let Some(position) = self.positions.get(shard as usize) {
-            position.store(sequence, Ordering::Release);
-        }
-    }
-
-    /// Ends the queues of a shard: nobody knows what was missed.
-    fn break_off(&self, shard: u32) {
-        self.lock().retain(|_, slots| {
-            slots.retain(|slot| slot.shard != shard);
-            !slots.is_empty()
-        });
+    /// Ends all queues: nobody knows what was missed.
+    fn break_off(&self) {
+        self.lock().clear();
     }
 }
 
@@ -131,6 +141,7 @@ impl EventHub {
 pub(crate) struct Subscription {
     queue: mpsc::Receiver<Arc<JournalEntry>>,
     hub: Arc<EventHub>,
+    shard: u32,
     account_id: String,
     id: u64,
 }
@@ -149,7 +160,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut accounts = self.hub.lock();
+        let mut accounts = self.hub.of(self.shard).lock();
         if let Some(slots) = accounts.get_mut(&self.account_id) {
             slots.retain(|slot| slot.id != self.id);
             if slots.is_empty() {
@@ -159,7 +170,7 @@ impl Drop for Subscription {
     }
 }
 
-/// What to do with an entry.
+/// What to do with a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// It is next.
@@ -170,14 +181,14 @@ enum Step {
     Repair { after: u64 },
 }
 
-fn step(position: Option<u64>, sequence: u64) -> Step {
+fn step(position: Option<u64>, first: u64, last: u64) -> Step {
     match position {
         None => Step::HandOut,
-        Some(position) if sequence <= position => Step::Skip,
-        Some(position) if sequence == position + 1 => Step::HandOut,
+        Some(position) if last <= position => Step::Skip,
+        Some(position) if first <= position + 1 => Step::HandOut,
         // The stream was empty when we came: what is missing is recent, or nobody here has waited for it.
         Some(0) => Step::Repair {
-            after: sequence.saturating_sub(REPAIR_MAX),
+            after: first.saturating_sub(REPAIR_MAX),
         },
         Some(position) => Step::Repair { after: position },
     }
@@ -187,46 +198,57 @@ fn step(position: Option<u64>, sequence: u64) -> Step {
 pub(crate) async fn follow(hub: Arc<EventHub>, mut reader: EventReader, history: History) {
     loop {
         for read in reader.next().await {
-            for entry in read.entries {
-                match step(hub.known(read.shard), entry.sequence) {
-                    Step::Skip => continue,
-                    Step::Repair { after } if hub.is_watched(read.shard) => {
-                        tracing::warn!(
-                            shard = read.shard,
-                            after,
-                            next = entry.sequence,
-                            "events: a gap, read from the journal"
-                        );
-                        repair(&hub, &history, read.shard, after, entry.sequence).await;
-                    }
-                    Step::Repair { .. } | Step::HandOut => {}
-                }
-                hub.hand_out(read.shard, entry);
+            for row in &read.rows {
+                take(&hub, &history, read.shard, row).await;
             }
         }
-        for (shard, found) in (0..).zip(reader.positions()) {
-            if let (None, Some(found)) = (hub.known(shard), found) {
-                hub.moved(shard, *found);
+        for (shard, found) in hub.shards.iter().zip(reader.positions()) {
+            if let (None, Some(found)) = (shard.known(), found) {
+                shard.moved(*found);
             }
         }
     }
 }
 
+/// Hands out a row, and before it what Redis lost.
+async fn take(hub: &EventHub, history: &History, shard: u32, row: &EventRow) {
+    let watched = hub.of(shard);
+    let next = step(watched.known(), row.first, row.last);
+    if next == Step::Skip || watched.pass(row.last) {
+        return;
+    }
+    if let Step::Repair { after } = next {
+        tracing::warn!(shard, after, next = row.first, "events: a gap, read from the journal");
+        repair(watched, history, shard, after, row.first).await;
+    }
+    let Ok(entries) = row.entries() else {
+        tracing::error!(shard, sequence = row.first, "events: a row that cannot be read");
+        watched.break_off();
+        return watched.moved(row.last);
+    };
+    let told = watched.known();
+    for entry in entries {
+        if told.is_none_or(|told| entry.sequence > told) {
+            watched.hand_out(entry);
+        }
+    }
+}
+
 /// Hands out what lies between two sequences, from the journal; or ends the queues that would have needed it.
-async fn repair(hub: &EventHub, history: &History, shard: u32, mut after: u64, next: u64) {
+async fn repair(watched: &Watched, history: &History, shard: u32, mut after: u64, next: u64) {
     if next - after > REPAIR_MAX {
-        return hub.break_off(shard);
+        return watched.break_off();
     }
     while after + 1 < next {
         let read = tokio::time::timeout(REPAIR_PATIENCE, history.journal_after(shard, after)).await;
         let entries = match read {
             Ok(Ok(entries)) if entries.first().is_some_and(|first| first.sequence == after + 1) => entries,
             // Not there, or no longer, or not in time.
-            Ok(Ok(_) | Err(_)) | Err(_) => return hub.break_off(shard),
+            Ok(Ok(_) | Err(_)) | Err(_) => return watched.break_off(),
         };
         for entry in entries.into_iter().filter(|entry| entry.sequence < next) {
             after = entry.sequence;
-            hub.hand_out(shard, entry);
+            watched.hand_out(entry);
         }
     }
 }
@@ -253,13 +275,14 @@ mod tests {
 
     #[test]
     fn a_jump_is_noticed_and_a_repeat_is_passed_over() {
-        assert_eq!(step(None, 7), Step::HandOut);
-        assert_eq!(step(Some(6), 7), Step::HandOut);
-        assert_eq!(step(Some(7), 7), Step::Skip);
-        assert_eq!(step(Some(9), 7), Step::Skip);
-        assert_eq!(step(Some(3), 7), Step::Repair { after: 3 });
-        assert_eq!(step(Some(0), 7), Step::Repair { after: 0 });
-        assert_eq!(step(Some(0), 1_000_000), Step::Repair { after: 990_000 });
+        assert_eq!(step(None, 7, 9), Step::HandOut);
+        assert_eq!(step(Some(6), 7, 9), Step::HandOut);
+        assert_eq!(step(Some(8), 7, 9), Step::HandOut, "the rest of it is new");
+        assert_eq!(step(Some(9), 7, 9), Step::Skip);
+        assert_eq!(step(Some(12), 7, 9), Step::Skip);
+        assert_eq!(step(Some(3), 7, 9), Step::Repair { after: 3 });
+        assert_eq!(step(Some(0), 7, 9), Step::Repair { after: 0 });
+        assert_eq!(step(Some(0), 1_000_000, 1_000_001), Step::Repair { after: 990_000 });
     }
 
     #[tokio::test]
@@ -269,11 +292,11 @@ mod tests {
         let mut slow = hub.subscribe(0, "alice");
         let mut bob = hub.subscribe(0, "bob");
         for (sequence, account) in [(1, "alice"), (2, "bob"), (3, "alice")] {
-            hub.hand_out(0, deposit(sequence, account));
+            hub.of(0).hand_out(deposit(sequence, account));
         }
         assert_eq!(alice.next().await.unwrap().sequence, 1);
         assert_eq!(alice.next().await.unwrap().sequence, 3);
-        hub.hand_out(0, deposit(4, "alice"));
+        hub.of(0).hand_out(deposit(4, "alice"));
         assert_eq!(alice.next().await.unwrap().sequence, 4);
         assert_eq!(bob.next().await.unwrap().sequence, 2);
         // The slow one had room for two: it gets these, and then hears that it lost its place.
@@ -284,14 +307,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_nobody_watches_is_passed_and_what_somebody_does_is_not() {
+        let hub = Arc::new(EventHub::new(2, 8));
+        assert!(hub.of(0).pass(7));
+        assert_eq!(hub.position(0), 7);
+        let _elsewhere = hub.subscribe(1, "bob");
+        assert!(hub.of(0).pass(8), "bob lives in another shard");
+        let _here = hub.subscribe(0, "alice");
+        assert!(!hub.of(0).pass(9));
+        assert_eq!(hub.position(0), 8, "it is to be handed out first");
+    }
+
+    #[tokio::test]
     async fn a_shard_that_lost_its_tail_ends_the_queues_of_its_subscribers_alone() {
         let hub = Arc::new(EventHub::new(2, 8));
         let (mut here, mut there) = (hub.subscribe(0, "alice"), hub.subscribe(1, "bob"));
-        hub.break_off(0);
+        hub.of(0).break_off();
         assert!(here.next().await.is_none());
-        hub.hand_out(1, deposit(1, "bob"));
+        hub.of(1).hand_out(deposit(1, "bob"));
         assert_eq!(there.next().await.unwrap().sequence, 1);
         drop((here, there));
-        assert!(hub.lock().is_empty(), "nothing is kept of those who left");
+        assert!(
+            hub.shards.iter().all(|shard| shard.lock().is_empty()),
+            "nothing is kept of those who left"
+        );
     }
 }

@@ -552,25 +552,3 @@ async fn without_a_tracer_the_callers_trace_is_passed_on() {
     call(gateway.address, Door::Grpc, &balances("demo"), &headers).await;
     assert_eq!(gateway.engine.of("demo").pop().unwrap().traceparent, "");
 }
-
-/// On one thread, because the tracer is this thread's alone.
-#[tokio::test]
-async fn with_a_tracer_a_call_is_a_span_of_its_callers_trace() {
-    use opentelemetry::trace::TracerProvider as _;
-    use tracing_subscriber::layer::SubscriberExt as _;
-
-    opentelemetry::global::set_text_map_propagator(opentelemetry_sdk::propagation::TraceContextPropagator::new());
-    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-
-    let gateway = start().await;
-    let authorization = bearer(&token(&["demo"]));
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let headers = [("authorization", authorization.as_str()), ("traceparent", trace)];
-    call(gateway.address, Door::Grpc, &balances("demo"), &headers).await;
-    let passed_on = gateway.engine.of("demo").pop().unwrap().traceparent;
-    assert_eq!(passed_on.len(), trace.len(), "{passed_on}");
-    assert_eq!(passed_on[..36], trace[..36], "the same trace");
-    assert_ne!(passed_on[36..52], trace[36..52], "another span");
-}

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bus::{PricePublisher, Redis, RedisShardBus, ShardBus as _};
-use contracts::bus::{PriceBatch, VenueQuote};
+use bus::{EventRow, PricePublisher, Redis, RedisShardBus, ShardBus as _};
+use contracts::bus::{JournalBatch, JournalEntry, PriceBatch, VenueQuote};
 use contracts::v1::{self, stream_account_events_response::Event};
 use serde_json::json;
 use testkit::{PrivatePostgres, PrivateRedis};
@@ -17,6 +17,15 @@ fn events(account_id: &str) -> Case {
     let message = json!({"accountId": account_id, "heartbeatInterval": "1s"});
     let path = format!("/v1/accounts/{account_id}/events:stream?heartbeatInterval=1s");
     get("TradeService/StreamAccountEvents", &path, message)
+}
+
+/// One row of the journal.
+fn rows<const N: usize>(entries: [JournalEntry; N]) -> Vec<EventRow> {
+    let batch = JournalBatch {
+        entries: entries.into(),
+        ..Default::default()
+    };
+    EventRow::of(&batch).into_iter().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,16 +184,20 @@ async fn committed_entries_are_told_and_what_redis_lost_comes_from_the_journal()
     let shard = shard("demo");
     let mut publisher = RedisShardBus::new(bus.clone(), bus.commands().await.unwrap(), shard);
     // The snapshot is of 7. 8 is somebody else's, 9 to 11 never reach Redis, and 9 and 11 are ours.
-    publisher.publish(&[deposited(8, "other")]).await.unwrap();
+    publisher.publish(&rows([deposited(8, "other")])).await.unwrap();
     journal(&postgres.pool(), i32::try_from(shard).unwrap(), 10, 11).await;
     publisher
-        .publish(&[deposited(12, "demo"), deposited(13, "demo")])
+        .publish(&rows([deposited(12, "demo"), deposited(13, "demo")]))
         .await
         .unwrap();
     // What was told once is not told again.
     publisher.discard_events().await.unwrap();
     publisher
-        .publish(&[deposited(12, "demo"), deposited(13, "demo"), deposited(14, "demo")])
+        .publish(&rows([
+            deposited(12, "demo"),
+            deposited(13, "demo"),
+            deposited(14, "demo"),
+        ]))
         .await
         .unwrap();
     let streamed = stream.await.unwrap();
@@ -211,11 +224,11 @@ async fn a_gap_that_nobody_can_fill_is_said_with_the_place_to_resume() {
     while gateway.engine.of("demo").is_empty() {
         tokio::task::yield_now().await;
     }
-    let mut publisher = RedisShardBus::new(bus.clone(), bus.commands().await.unwrap(), shard("demo"));
-    publisher.publish(&[deposited(8, "demo")]).await.unwrap();
+    let publisher = RedisShardBus::new(bus.clone(), bus.commands().await.unwrap(), shard("demo"));
+    publisher.publish(&rows([deposited(8, "demo")])).await.unwrap();
     // 10 and 11 are in no journal, though what follows is.
     journal(&postgres.pool(), i32::try_from(shard("demo")).unwrap(), 12, 12).await;
-    publisher.publish(&[deposited(12, "demo")]).await.unwrap();
+    publisher.publish(&rows([deposited(12, "demo")])).await.unwrap();
     let streamed = stream.await.unwrap();
     assert_eq!((streamed.code, told(&streamed)), (0, vec![7, 8, 9, 9]), "{streamed:?}");
     let Some(Event::Gap(gap)) = &streamed.messages.last().unwrap().event else {

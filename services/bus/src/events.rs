@@ -1,22 +1,26 @@
-//! The event stream of a shard: committed journal entries, each under its own sequence as the stream id.
+//! The event stream of a shard: committed journal rows, each under its last sequence as the stream id.
 //!
-//! Because the id is the sequence, publishing an entry twice is refused by Redis itself: after a crash between commit and publish the
-//! engine publishes the tail again without repeats. A reader that sees a sequence skipped knows exactly what it missed.
+//! Because the id is the sequence, publishing a row twice is refused by Redis itself: after a crash between commit and publish the
+//! engine publishes the tail again without repeats. A reader that sees a sequence skipped knows exactly what it missed. Rows are passed
+//! on as they were journaled: the writer encodes nothing twice, and a reader that nobody watches through decodes nothing.
 
 use std::time::Duration;
 
-use contracts::bus::JournalEntry;
+use bytes::Bytes;
+use contracts::bus::{JournalBatch, JournalEntry};
 use prost::Message as _;
 use redis::aio::{ConnectionManager, MultiplexedConnection};
-use redis::streams::{StreamMaxlen, StreamReadOptions, StreamReadReply};
+use redis::streams::{
+    StreamAddOptions, StreamId, StreamReadOptions, StreamReadReply, StreamTrimStrategy, StreamTrimmingMode,
+};
 use redis::{AsyncCommands as _, FromRedisValue as _};
 
 use crate::backoff::Backoff;
 use crate::connect::{BusError, Redis};
 use crate::keys;
 
-/// About how many entries a shard's stream keeps; older ones are read from the journal.
-pub const STREAM_LENGTH: usize = 50_000;
+/// About how many sequences a shard's stream keeps; older ones are read from the journal.
+pub const SEQUENCES_KEPT: u64 = 50_000;
 const READ_MAX: usize = 1_024;
 const BLOCK: Duration = Duration::from_millis(1_000);
 
@@ -31,14 +35,59 @@ pub(crate) async fn discard(connection: &mut ConnectionManager, shard: u32) -> R
     Ok(connection.del(keys::events(shard)).await?)
 }
 
-/// Adds one `XADD` a entry to a pipeline. The reply of a repeat is an error, which the caller ignores.
-pub(crate) fn append(pipeline: &mut redis::Pipeline, shard: u32, entry: &JournalEntry) {
+/// A row of the journal on its way to those who watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// Sequence of its first entry.
+    pub first: u64,
+    /// Sequence of its last entry.
+    pub last: u64,
+    /// Encoded [`JournalBatch`].
+    pub body: Bytes,
+}
+
+impl EventRow {
+    /// A row of entries; nothing for no entries.
+    #[must_use]
+    pub fn of(batch: &JournalBatch) -> Option<Self> {
+        Some(Self {
+            first: batch.entries.first()?.sequence,
+            last: batch.entries.last()?.sequence,
+            body: batch.encode_to_vec().into(),
+        })
+    }
+
+    /// Its entries, in order.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn entries(&self) -> Result<Vec<JournalEntry>, prost::DecodeError> {
+        Ok(JournalBatch::decode(self.body.clone())?.entries)
+    }
+
+    fn read(entry: &StreamId) -> Option<Self> {
+        let field = |name| entry.map.get(name);
+        Some(Self {
+            first: field("first").and_then(|first| u64::from_redis_value_ref(first).ok())?,
+            last: sequence_of(&entry.id),
+            body: field("row")
+                .and_then(|row| Vec::<u8>::from_redis_value_ref(row).ok())?
+                .into(),
+        })
+    }
+}
+
+/// Adds one `XADD` a row to a pipeline. The reply of a repeat is an error, which the caller ignores.
+pub(crate) fn append(pipeline: &mut redis::Pipeline, shard: u32, row: &EventRow) {
+    // By sequence and not by count: a row may hold one entry or hundreds.
+    let oldest = row.last.saturating_sub(SEQUENCES_KEPT);
+    let kept = StreamTrimStrategy::minid(StreamTrimmingMode::Approx, oldest.to_string());
     pipeline
-        .xadd_maxlen(
+        .xadd_options(
             keys::events(shard),
-            StreamMaxlen::Approx(STREAM_LENGTH),
-            format!("{}-0", entry.sequence),
-            &[("e", entry.encode_to_vec())],
+            format!("{}-0", row.last),
+            &[("first", row.first.to_string().as_bytes()), ("row", row.body.as_ref())],
+            &StreamAddOptions::default().trim(kept),
         )
         .ignore();
 }
@@ -54,8 +103,8 @@ fn sequence_of(id: &str) -> u64 {
 pub struct ShardEvents {
     /// Which shard.
     pub shard: u32,
-    /// Entries in order. The first may not follow on what was read before: then something was missed.
-    pub entries: Vec<JournalEntry>,
+    /// Rows in order. The first may not follow on what was read before: then something was missed.
+    pub rows: Vec<EventRow>,
 }
 
 /// Follows the event streams of all shards.
@@ -87,7 +136,7 @@ impl EventReader {
         &self.positions
     }
 
-    /// Waits for the next entries; comes back empty about once a second when there are none. Never fails: while Redis is away it
+    /// Waits for the next rows; comes back empty about once a second when there are none. Never fails: while Redis is away it
     /// tries again with backoff and returns empty.
     pub async fn next(&mut self) -> Vec<ShardEvents> {
         match self.read().await {
@@ -130,28 +179,17 @@ impl EventReader {
             let Some(index) = self.keys.iter().position(|key| *key == stream.key) else {
                 continue;
             };
-            let mut entries = Vec::with_capacity(stream.ids.len());
-            for entry in stream.ids {
+            let mut rows = Vec::with_capacity(stream.ids.len());
+            for entry in &stream.ids {
                 self.positions[index] = Some(sequence_of(&entry.id));
-                let bytes = entry
-                    .map
-                    .get("e")
-                    .map(Vec::<u8>::from_redis_value_ref)
-                    .transpose()
-                    .ok()
-                    .flatten();
-                match bytes.as_deref().map(JournalEntry::decode) {
-                    Some(Ok(decoded)) => entries.push(decoded),
-                    _ => tracing::warn!(
-                        key = stream.key,
-                        id = entry.id,
-                        "event stream: an entry that is no journal entry"
-                    ),
+                match EventRow::read(entry) {
+                    Some(row) => rows.push(row),
+                    None => tracing::warn!(key = stream.key, id = entry.id, "event stream: an entry that is no row"),
                 }
             }
             all.push(ShardEvents {
                 shard: u32::try_from(index).expect("a shard number"),
-                entries,
+                rows,
             });
         }
         Ok(all)

@@ -19,7 +19,7 @@ pub mod shard;
 
 pub use call::{CallError, Caller, CallerOptions, Calls, NotAccepted};
 pub use connect::{BusError, Redis};
-pub use events::{EventReader, ShardEvents};
+pub use events::{EventReader, EventRow, ShardEvents};
 pub use lists::{CallLists, Pushed};
 pub use prices::{FollowPrices, PriceEntry, PricePublisher, PriceReader, PriceStream, RedisPrices};
 pub use shard::{Incoming, RedisShardBus, ShardBus};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use contracts::bus::{JournalEntry, Reply};
+use contracts::bus::Reply;
 use prost::Message as _;
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands as _, Script};
@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backoff::Backoff;
 use crate::connect::{BusError, Redis};
+use crate::events::EventRow;
 use crate::{events, keys};
 
 /// How long a reply list outlives its last reply, so that those of dead gateways do not pile up. Seconds.
@@ -38,13 +39,13 @@ pub trait ShardBus: Send {
     fn peek(&mut self, skip: usize, count_max: usize) -> impl Future<Output = Result<Vec<Incoming>, BusError>> + Send;
 
     /// Removes exactly these messages from the front; refuses (false) and removes nothing when others stand there.
-    fn trim(&mut self, processed: &[Incoming]) -> impl Future<Output = Result<bool, BusError>> + Send;
+    fn trim(&self, processed: &[Incoming]) -> impl Future<Output = Result<bool, BusError>> + Send;
 
     /// Sends replies. Lists outside the reply namespace are skipped.
-    fn reply(&mut self, replies: &[(String, Reply)]) -> impl Future<Output = Result<(), BusError>> + Send;
+    fn reply(&self, replies: &[(String, Reply)]) -> impl Future<Output = Result<(), BusError>> + Send;
 
-    /// Publishes committed entries; one that is there already is left alone.
-    fn publish(&mut self, entries: &[JournalEntry]) -> impl Future<Output = Result<(), BusError>> + Send;
+    /// Publishes committed rows; one that is there already is left alone.
+    fn publish(&self, rows: &[EventRow]) -> impl Future<Output = Result<(), BusError>> + Send;
 
     /// The last sequence published; 0 for none.
     fn published(&mut self) -> impl Future<Output = Result<u64, BusError>> + Send;
@@ -55,8 +56,8 @@ pub trait ShardBus: Send {
     /// Shows gateways that somebody leads this shard, for [`PRESENCE_MS`].
     fn show_presence(&mut self, engine: &str) -> impl Future<Output = Result<(), BusError>> + Send;
 
-    /// Stops showing it: the leader leaves.
-    fn hide_presence(&mut self) -> impl Future<Output = Result<(), BusError>> + Send;
+    /// Stops showing it: the leader leaves. What another engine shows is left alone.
+    fn hide_presence(&mut self, engine: &str) -> impl Future<Output = Result<(), BusError>> + Send;
 
     /// How many requests wait.
     fn length(&mut self) -> impl Future<Output = Result<u64, BusError>> + Send;
@@ -159,6 +160,12 @@ redis.call('LTRIM', KEYS[1], #ARGV, -1)
 return 1
 ";
 
+/// Removes a sign of life if it is the caller's.
+const HIDE_OURS: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+";
+
 impl ShardBus for RedisShardBus {
     async fn wait(&mut self) {
         self.bell.armed.notify_one();
@@ -174,7 +181,7 @@ impl ShardBus for RedisShardBus {
         Ok(raw.into_iter().map(Bytes::from).collect())
     }
 
-    async fn trim(&mut self, processed: &[Incoming]) -> Result<bool, BusError> {
+    async fn trim(&self, processed: &[Incoming]) -> Result<bool, BusError> {
         if processed.is_empty() {
             return Ok(true);
         }
@@ -182,11 +189,11 @@ impl ShardBus for RedisShardBus {
         for message in processed {
             call.arg(message.as_ref());
         }
-        let done: i64 = call.invoke_async(&mut self.connection).await?;
+        let done: i64 = call.invoke_async(&mut self.connection.clone()).await?;
         Ok(done == 1)
     }
 
-    async fn reply(&mut self, replies: &[(String, Reply)]) -> Result<(), BusError> {
+    async fn reply(&self, replies: &[(String, Reply)]) -> Result<(), BusError> {
         let mut lists: Vec<(&str, Vec<Vec<u8>>)> = Vec::new();
         for (list, reply) in replies.iter().filter(|(list, _)| keys::is_reply_list(list)) {
             match lists.iter_mut().find(|(known, _)| known == list) {
@@ -205,18 +212,18 @@ impl ShardBus for RedisShardBus {
                 .expire(list, REPLY_LIST_TTL_S)
                 .ignore();
         }
-        Ok(pipeline.query_async(&mut self.connection).await?)
+        Ok(pipeline.query_async(&mut self.connection.clone()).await?)
     }
 
-    async fn publish(&mut self, entries: &[JournalEntry]) -> Result<(), BusError> {
-        if entries.is_empty() {
+    async fn publish(&self, rows: &[EventRow]) -> Result<(), BusError> {
+        if rows.is_empty() {
             return Ok(());
         }
         let mut pipeline = redis::pipe();
-        for entry in entries {
-            events::append(&mut pipeline, self.shard, entry);
+        for row in rows {
+            events::append(&mut pipeline, self.shard, row);
         }
-        let sent: Result<(), redis::RedisError> = pipeline.query_async(&mut self.connection).await;
+        let sent: Result<(), redis::RedisError> = pipeline.query_async(&mut self.connection.clone()).await;
         match sent {
             // "The ID specified in XADD is equal or smaller": it was published before.
             Err(error) if error.to_string().contains("equal or smaller") => Ok(()),
@@ -237,8 +244,13 @@ impl ShardBus for RedisShardBus {
         Ok(())
     }
 
-    async fn hide_presence(&mut self) -> Result<(), BusError> {
-        let () = self.connection.del(&self.leader).await?;
+    async fn hide_presence(&mut self, engine: &str) -> Result<(), BusError> {
+        let hide = Script::new(HIDE_OURS);
+        let _hidden: i64 = hide
+            .key(&self.leader)
+            .arg(engine)
+            .invoke_async(&mut self.connection)
+            .await?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bus::mutants::{self, Mutant};
 use bus::prices::{self, PriceStream as _};
 use bus::shard::PRESENCE_EVERY;
-use bus::{Incoming, PriceEntry, ShardBus as _};
+use bus::{EventRow, Incoming, PriceEntry, ShardBus as _};
 use bytes::Bytes;
 use contracts::bus::{Failure, JournalBatch, JournalEntry, Reply, reply};
 use contracts::v1::ErrorReason;
@@ -79,16 +79,33 @@ pub struct Leader<G: Ground> {
     metrics: ShardMetrics,
 }
 
-/// A batch on its way into the journal, and what is to be done once it is there.
-#[derive(Debug)]
-struct InFlight {
-    pending: Pending,
+/// What was decided in one step.
+#[derive(Debug, Default)]
+struct Decided {
     messages: Vec<Incoming>,
     replies: Vec<(String, Reply)>,
     entries: Vec<JournalEntry>,
+    dead: Vec<DeadLetter>,
     spans: Vec<CallSpan>,
+}
+
+/// A batch on its way into the journal.
+#[derive(Debug)]
+struct InFlight {
+    pending: Pending,
     commit_span: tracing::Span,
     decided: Instant,
+    then: Then,
+}
+
+/// What is to be done once a batch is in the journal.
+#[derive(Debug)]
+struct Then {
+    messages: Vec<Incoming>,
+    replies: Vec<(String, Reply)>,
+    /// The row, for those who watch; none when there were only answers from memory.
+    row: Option<EventRow>,
+    spans: Vec<CallSpan>,
 }
 
 impl<G: Ground> Leader<G> {
@@ -131,8 +148,7 @@ impl<G: Ground> Leader<G> {
         self.learn_prices().await?;
         let now = self.clock.now(self.ground.wall_us());
         let configured = self.shard.configure(now, catalogue);
-        self.submit(Vec::new(), Vec::new(), configured, Vec::new(), Vec::new())
-            .await?;
+        self.submit_entries(configured).await?;
         self.show_presence().await;
         let mut presence = tokio::time::interval(PRESENCE_EVERY);
         presence.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -160,7 +176,7 @@ impl<G: Ground> Leader<G> {
         };
         // A fenced one leaves it alone: what is shown is its successor's, and hiding it would turn calls away.
         if !matches!(outcome, Err(LeadError::Fenced { .. }))
-            && let Err(error) = self.bus.hide_presence().await
+            && let Err(error) = self.bus.hide_presence(&self.shared.name).await
         {
             tracing::debug!(%error, "presence runs out by itself");
         }
@@ -172,7 +188,7 @@ impl<G: Ground> Leader<G> {
         while let Ok(more) = self.prices.try_recv() {
             self.take_prices(Ok(more)).await?;
         }
-        let waiting = self.in_flight.as_ref().map_or(0, |batch| batch.messages.len());
+        let waiting = self.in_flight.as_ref().map_or(0, |batch| batch.then.messages.len());
         let messages = match self.bus.peek(waiting, BATCH_MAX).await {
             Ok(messages) => messages,
             Err(error) => {
@@ -192,21 +208,26 @@ impl<G: Ground> Leader<G> {
     /// Decides a batch of messages and hands it to the commit stage behind the one that is under way.
     async fn decide(&mut self, messages: Vec<Incoming>) -> Result<(), LeadError> {
         let now = self.clock.now(self.ground.wall_us());
-        let (mut replies, mut entries, mut dead, mut spans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut decided = Decided {
+            replies: Vec::with_capacity(messages.len()),
+            entries: Vec::with_capacity(messages.len()),
+            spans: Vec::with_capacity(messages.len()),
+            ..Decided::default()
+        };
         for message in &messages {
             match inbox::read(message, self.shard.number(), self.shared.shards) {
                 Ok(request) => {
                     let span = trace::call_span(&request, self.shard.number());
                     let handled = span.in_scope(|| self.shard.handle(now, &request));
                     self.metrics.handled(&handled);
-                    entries.extend(handled.entry);
-                    replies.push((request.reply_to, handled.reply));
-                    spans.push(span);
+                    decided.entries.extend(handled.entry);
+                    decided.replies.push((request.reply_to, handled.reply));
+                    decided.spans.push(span);
                 }
                 Err(reason) => {
                     tracing::warn!(reason, shard = self.shard.number(), "dead letter");
                     self.metrics.dead_letter();
-                    dead.push(DeadLetter {
+                    decided.dead.push(DeadLetter {
                         shard: self.shard.number(),
                         body: message.slice(..message.len().min(64 * 1024)),
                         reason,
@@ -214,7 +235,8 @@ impl<G: Ground> Leader<G> {
                 }
             }
         }
-        self.submit(messages, replies, entries, dead, spans).await
+        decided.messages = messages;
+        self.submit(decided).await
     }
 
     /// Takes quotes; what they fire is committed like a batch of requests.
@@ -262,7 +284,7 @@ impl<G: Ground> Leader<G> {
             return Ok(());
         }
         self.metrics.fired(&fired);
-        self.submit(Vec::new(), Vec::new(), fired, Vec::new(), Vec::new()).await
+        self.submit_entries(fired).await
     }
 
     /// Whether an entry was not seen yet. One at or before our position that was published after everything we saw is new too: the
@@ -272,23 +294,35 @@ impl<G: Ground> Leader<G> {
         cursor.is_empty() || prices::after(&entry.id, cursor) || entry.batch.published_at_us > self.published_us
     }
 
-    /// Waits for the batch under way, then hands over the next.
-    async fn submit(
-        &mut self,
-        mut messages: Vec<Incoming>,
-        mut replies: Vec<(String, Reply)>,
-        mut entries: Vec<JournalEntry>,
-        dead: Vec<DeadLetter>,
-        spans: Vec<CallSpan>,
-    ) -> Result<(), LeadError> {
-        self.finish().await?;
+    /// Journals entries that no message caused.
+    async fn submit_entries(&mut self, entries: Vec<JournalEntry>) -> Result<(), LeadError> {
+        let decided = Decided {
+            entries,
+            ..Decided::default()
+        };
+        self.submit(decided).await
+    }
+
+    /// Waits for the batch under way to be committed, hands over the next, then answers for the one before: while replies, events and
+    /// the trim are on their way to Redis, Postgres has something to do.
+    async fn submit(&mut self, decided: Decided) -> Result<(), LeadError> {
+        let Decided {
+            mut messages,
+            mut replies,
+            entries,
+            dead,
+            spans,
+        } = decided;
+        let committed = self.commit_under_way().await?;
         let commit_span = trace::commit_span(&spans, self.shard.number(), entries.len());
+        let mut row = None;
         let pending = if entries.is_empty() {
             if !dead.is_empty() {
                 // Rare, and fenced by nothing: the check below is what lets answers leave.
                 self.shared.committer.commit(None, dead).await.verdict().await;
             }
             if messages.is_empty() {
+                self.answer(committed).await;
                 return Ok(());
             }
             // Only answers from memory: they may leave if this process leads at this moment.
@@ -298,8 +332,12 @@ impl<G: Ground> Leader<G> {
                 self.shared.committer.check(self.shard.number(), self.epoch).await
             }
         } else {
-            let (batch, same) = self.batch(entries);
-            entries = same;
+            let batch = self.batch(entries);
+            row = Some(EventRow {
+                first: batch.sequence_before + 1,
+                last: batch.sequence,
+                body: batch.body.clone(),
+            });
             if mutants::is(Mutant::SnapshotOfUncommitted) {
                 self.snapshot_too_early();
             }
@@ -313,18 +351,21 @@ impl<G: Ground> Leader<G> {
         }
         self.in_flight = Some(InFlight {
             pending,
-            messages,
-            replies,
-            entries,
-            spans,
             commit_span,
             decided: Instant::now(),
+            then: Then {
+                messages,
+                replies,
+                row,
+                spans,
+            },
         });
+        self.answer(committed).await;
         Ok(())
     }
 
-    /// Makes a row of entries, and gives them back.
-    fn batch(&mut self, entries: Vec<JournalEntry>) -> (Batch, Vec<JournalEntry>) {
+    /// Makes a row of entries.
+    fn batch(&mut self, entries: Vec<JournalEntry>) -> Batch {
         let first = entries.first().map_or(0, |entry| entry.sequence);
         let sequence = self.shard.sequence();
         let row = JournalBatch {
@@ -334,7 +375,7 @@ impl<G: Ground> Leader<G> {
         let body = Bytes::from(row.encode_to_vec());
         let state_hash = self.shard.hash();
         self.chain = chain(&self.chain, sequence, state_hash, &body);
-        let batch = Batch {
+        Batch {
             shard: self.shard.number(),
             epoch: self.epoch,
             sequence_before: first - 1,
@@ -343,50 +384,66 @@ impl<G: Ground> Leader<G> {
             body,
             state_hash,
             chain: self.chain,
-        };
-        (batch, row.entries)
+        }
     }
 
     /// Waits for the batch under way; then answers, publishes and trims.
     async fn finish(&mut self) -> Result<(), LeadError> {
+        let committed = self.commit_under_way().await?;
+        self.answer(committed).await;
+        Ok(())
+    }
+
+    /// Waits for the batch under way; nothing may be told of it before.
+    async fn commit_under_way(&mut self) -> Result<Option<Then>, LeadError> {
         let Some(batch) = self.in_flight.take() else {
-            return Ok(());
+            return Ok(None);
         };
-        let verdict = batch.pending.verdict().instrument(batch.commit_span.clone()).await;
+        let verdict = batch.pending.verdict().instrument(batch.commit_span).await;
         if verdict == Verdict::Fenced {
             if mutants::is(Mutant::FailedOnAmbiguous) {
-                self.tell_failed(batch.replies).await;
+                self.tell_failed(batch.then.replies).await;
             }
             return Err(LeadError::Fenced {
                 shard: self.shard.number(),
             });
         }
-        self.metrics.committed(&batch.entries, batch.decided.elapsed());
+        if let Some(row) = &batch.then.row {
+            self.metrics
+                .committed(row.last + 1 - row.first, batch.decided.elapsed());
+        }
+        Ok(Some(batch.then))
+    }
+
+    /// Replies, publishes and trims what was committed, all in one go.
+    async fn answer(&mut self, committed: Option<Then>) {
+        let Some(then) = committed else { return };
+        let shard = self.shard.number();
         // Redis may be away: the answers are then found by a repeat, the events by the next leader or a reader of the journal, and
         // what was not trimmed is recognised.
-        if let Err(error) = self.bus.reply(&batch.replies).await {
-            tracing::warn!(%error, shard = self.shard.number(), "replies not sent");
+        let (replied, published, trimmed) = futures::join!(
+            self.bus.reply(&then.replies),
+            self.bus.publish(then.row.as_slice()),
+            self.bus.trim(&then.messages),
+        );
+        then.spans.into_iter().for_each(CallSpan::replied);
+        if let Err(error) = replied {
+            tracing::warn!(%error, shard, "replies not sent");
         }
-        for span in batch.spans {
-            span.replied();
+        if let Err(error) = published {
+            tracing::warn!(%error, shard, "events not published");
         }
-        if let Err(error) = self.bus.publish(&batch.entries).await {
-            tracing::warn!(%error, shard = self.shard.number(), "events not published");
-        }
-        match self.bus.trim(&batch.messages).await {
+        match trimmed {
             Ok(true) => {}
             Ok(false) => {
                 self.metrics.trim_refused();
                 tracing::warn!(
-                    shard = self.shard.number(),
+                    shard,
                     "queue: it changed under us, nothing trimmed; repeats are recognised"
                 );
             }
-            Err(error) => {
-                tracing::warn!(%error, shard = self.shard.number(), "queue: trim failed; repeats are recognised")
-            }
+            Err(error) => tracing::warn!(%error, shard, "queue: trim failed; repeats are recognised"),
         }
-        Ok(())
     }
 
     /// What [`Mutant::SnapshotOfUncommitted`] does.
@@ -426,30 +483,28 @@ impl<G: Ground> Leader<G> {
                 tracing::warn!(%error, "event stream: not emptied");
             }
         }
-        let kept = u64::try_from(bus::events::STREAM_LENGTH).unwrap_or(u64::MAX);
         let mut after = if published > self.shard.sequence() {
             0
         } else {
             published
         };
-        after = after.max(self.shard.sequence().saturating_sub(kept));
+        after = after.max(self.shard.sequence().saturating_sub(bus::events::SEQUENCES_KEPT));
         while after < self.shard.sequence() {
             let rows = self.ground.journal().rows(self.shard.number(), after, 64).await?;
-            let Some(last) = rows.last().map(|row| row.last) else {
+            let missing: Vec<EventRow> = rows
+                .into_iter()
+                .map(|row| EventRow {
+                    first: row.first,
+                    last: row.last,
+                    body: row.body,
+                })
+                .collect();
+            let Some(last) = missing.last().map(|row| row.last) else {
                 break;
             };
-            for row in &rows {
-                if let Ok(batch) = JournalBatch::decode(row.body.clone()) {
-                    let missing: Vec<JournalEntry> = batch
-                        .entries
-                        .into_iter()
-                        .filter(|entry| entry.sequence > after)
-                        .collect();
-                    if let Err(error) = self.bus.publish(&missing).await {
-                        tracing::warn!(%error, "event stream: not repaired, readers will use the journal");
-                        return Ok(());
-                    }
-                }
+            if let Err(error) = self.bus.publish(&missing).await {
+                tracing::warn!(%error, "event stream: not repaired, readers will use the journal");
+                return Ok(());
             }
             after = last;
         }

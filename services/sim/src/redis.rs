@@ -84,6 +84,11 @@ impl Redis {
         self.leaders[shard as usize] = Some((engine.to_owned(), now_us + PRESENCE_MS * 1_000));
     }
 
+    /// Hides a leader, unless another one is shown.
+    pub fn hide_presence(&mut self, shard: u32, engine: &str) {
+        self.leaders[shard as usize].take_if(|(shown, _)| shown == engine);
+    }
+
     /// Appends a price batch under the next id.
     pub fn publish_prices(&mut self, batch: PriceBatch, now_us: u64) {
         // Far from zero, so that there is room for ids that start over.

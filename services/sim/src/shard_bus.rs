@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bus::mutants::{self, Mutant};
-use bus::{BusError, Incoming, ShardBus, keys};
+use bus::{BusError, EventRow, Incoming, ShardBus, keys};
 use bytes::Bytes;
-use contracts::bus::{JournalEntry, Reply};
+use contracts::bus::Reply;
 use prost::Message as _;
 
 use crate::coverage::Corner;
@@ -133,7 +133,7 @@ impl ShardBus for SimShardBus {
         Ok(messages)
     }
 
-    async fn trim(&mut self, processed: &[Incoming]) -> Result<bool, BusError> {
+    async fn trim(&self, processed: &[Incoming]) -> Result<bool, BusError> {
         if processed.is_empty() {
             return Ok(true);
         }
@@ -154,7 +154,7 @@ impl ShardBus for SimShardBus {
         Ok(done)
     }
 
-    async fn reply(&mut self, replies: &[(String, Reply)]) -> Result<(), BusError> {
+    async fn reply(&self, replies: &[(String, Reply)]) -> Result<(), BusError> {
         if replies.is_empty() {
             return Ok(());
         }
@@ -190,19 +190,17 @@ impl ShardBus for SimShardBus {
         Ok(())
     }
 
-    async fn publish(&mut self, entries: &[JournalEntry]) -> Result<(), BusError> {
+    async fn publish(&self, rows: &[EventRow]) -> Result<(), BusError> {
         let shard = self.shard;
-        if entries.is_empty() {
+        if rows.is_empty() {
             return Ok(());
         }
         self.connection
             .ask(|inner| {
-                for entry in entries {
+                for row in rows {
                     let last = &mut inner.redis.events[shard as usize];
-                    if entry.sequence > *last {
-                        *last = entry.sequence;
-                    }
-                    inner.published(shard, entry);
+                    *last = row.last.max(*last);
+                    inner.published(shard, row.last);
                 }
             })
             .await?;
@@ -230,11 +228,11 @@ impl ShardBus for SimShardBus {
             .await?)
     }
 
-    async fn hide_presence(&mut self) -> Result<(), BusError> {
+    async fn hide_presence(&mut self, engine: &str) -> Result<(), BusError> {
         let shard = self.shard;
         Ok(self
             .connection
-            .ask(|inner| inner.redis.leaders[shard as usize] = None)
+            .ask(|inner| inner.redis.hide_presence(shard, engine))
             .await?)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use contracts::bus::{JournalBatch, JournalEntry, Reply, reply};
+use contracts::bus::{JournalBatch, Reply, reply};
 use contracts::v1::ErrorReason;
 use engine::journal::{Batch, Head, Verdict};
 use prost::Message as _;
@@ -313,12 +313,11 @@ impl Inner {
     }
 
     /// An engine publishes an entry.
-    pub fn published(&mut self, shard: u32, entry: &JournalEntry) {
+    pub fn published(&mut self, shard: u32, sequence: u64) {
         let head = self.postgres.heads[shard as usize].sequence;
-        if entry.sequence > head {
+        if sequence > head {
             self.violation(format!(
-                "shard {shard}: sequence {} was published, the journal is at {head}",
-                entry.sequence
+                "shard {shard}: sequence {sequence} was published, the journal is at {head}"
             ));
         }
     }

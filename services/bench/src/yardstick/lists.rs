@@ -330,8 +330,7 @@ async fn answer_as_an_engine(redis: Redis, stop: CancellationToken) -> anyhow::R
                 (request.reply_to, reply)
             })
             .collect();
-        shard.reply(&replies).await?;
-        shard.trim(&messages).await?;
+        futures::try_join!(shard.reply(&replies), shard.trim(&messages))?;
         if futures::FutureExt::now_or_never(presence.tick()).is_some() {
             shard.show_presence("bench").await?;
         }
