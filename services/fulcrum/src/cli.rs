@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::failure::Failure;
 use crate::role::{bench, engine, gateway, migrate, poller, recorder, sim, token};
-use crate::{say, up};
+use crate::{doctor, say, up};
 
 /// Leveraged trading over gRPC, grpc-web and REST, on Redis and Postgres.
 ///
@@ -31,6 +31,7 @@ enum Command {
     Token(token::Options),
     Keygen(token::KeygenOptions),
     Ready(crate::ops::ReadyOptions),
+    Doctor(Box<doctor::Options>),
     Bench(Box<bench::Options>),
     Sim(sim::Options),
 }
@@ -68,6 +69,7 @@ async fn dispatch(command: Command, given: Option<&clap::ArgMatches>) -> Result<
         Command::Token(options) => token::run(options),
         Command::Keygen(options) => token::keygen(options),
         Command::Ready(options) => crate::ops::ready(options).await,
+        Command::Doctor(options) => doctor::run(*options).await,
         Command::Bench(options) => bench::run(*options).await,
         Command::Sim(options) => sim::run(options).await,
     }

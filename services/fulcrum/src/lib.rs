@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod settings;
 
+mod doctor;
 mod failure;
 mod keys;
 mod ops;

@@ -1,7 +1,7 @@
 //! `fulcrum gateway`: gRPC, grpc-web and REST on one port.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -142,7 +142,7 @@ pub(crate) struct GatewaySettings {
 
 /// A key file and what the tokens it verifies call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct KeySource {
+pub(crate) struct KeySource {
     file: PathBuf,
     id: KeyId,
 }
@@ -154,7 +154,8 @@ enum KeyId {
     Given(String),
 }
 
-fn token_key(text: &str) -> Result<KeySource, String> {
+/// Reads where a key is: FILE, ID=FILE or =FILE.
+pub(crate) fn token_key(text: &str) -> Result<KeySource, String> {
     let (id, file) = match text.split_once('=') {
         None => (KeyId::Derived, text),
         Some(("", file)) => (KeyId::None, file),
@@ -167,7 +168,13 @@ fn token_key(text: &str) -> Result<KeySource, String> {
 }
 
 impl KeySource {
-    fn read(&self) -> anyhow::Result<TokenKey> {
+    /// Where it is.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Reads it.
+    pub(crate) fn read(&self) -> anyhow::Result<TokenKey> {
         let key = keys::read_public(&self.file)?;
         Ok(match &self.id {
             KeyId::Derived => key,

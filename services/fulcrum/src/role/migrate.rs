@@ -10,7 +10,8 @@ use crate::say;
 use crate::settings::{DatabaseSettings, TelemetrySettings};
 use crate::telemetry::Telemetry;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+/// What this version makes of a database.
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// Brings the database up to date. Run it before anything else, and again with every new version; it changes nothing twice.
 #[derive(Debug, Args)]
