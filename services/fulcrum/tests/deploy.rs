@@ -1,0 +1,652 @@
+//! The manifests hold together: selectors find pods, ports exist, settings are ones that this program knows, and every argument parses with
+//! its own parser. What a schema can see, `deploy/check` sees; here is what lies between two objects, or between one and the program.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use clap::{CommandFactory as _, Parser as _};
+use fulcrum::cli::Cli;
+use serde_json::{Map, Value};
+
+/// Settings of the program that no manifest gives, and why.
+const NOT_GIVEN: [(&str, &str); 9] = [
+    (
+        "FULCRUM_CORS_ORIGIN",
+        "only who runs the deployment knows from which pages browsers call",
+    ),
+    (
+        "FULCRUM_OTLP_ENDPOINT",
+        "traces go nowhere unless the component `tracing` is there",
+    ),
+    (
+        "FULCRUM_TRACE_RATIO",
+        "given to all roles that serve; the migration has no calls",
+    ),
+    (
+        "FULCRUM_LOG",
+        "given to all roles that serve; the migration says little",
+    ),
+    ("FULCRUM_SYMBOLS", "all instruments are followed"),
+    ("FULCRUM_FEED_SPEED", "a replay runs as recorded"),
+    ("FULCRUM_FEED_ONCE", "a replay repeats"),
+    ("FULCRUM_REBUILD", "a thing to do once, by hand"),
+    ("FULCRUM_TOKEN_KEY", "the pods that wait for the schema need no key"),
+];
+/// What other libraries of the program read, and which.
+const OF_LIBRARIES: [(&str, &str); 2] = [
+    ("PGSSLMODE", "the Postgres client: how far the server is checked"),
+    ("PGSSLROOTCERT", "the Postgres client: against what"),
+];
+/// What somebody else makes, by name, and who.
+const MADE_BY_OTHERS: [(&str, &str); 4] = [
+    ("fulcrum-token-key", "whoever signs people in"),
+    ("fulcrum-redis", "with external stores: whoever runs them"),
+    ("fulcrum-database-app", "the Postgres operator"),
+    ("fulcrum-database-ca", "the Postgres operator"),
+];
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
+}
+
+fn names_in(directory: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(deploy().join(directory)).expect("a directory of deploy/");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    entries.map(name).collect()
+}
+
+/// Every overlay, built once.
+static OVERLAYS: LazyLock<BTreeMap<String, Overlay>> = LazyLock::new(|| {
+    let built = |name: String| {
+        let built = Command::new(deploy().join("check"))
+            .args(["--json", &name])
+            .output()
+            .expect("it runs");
+        assert!(
+            built.status.success(),
+            "{}\n(deploy/checks/setup installs what this takes)",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        let objects = serde_json::from_slice(&built.stdout).expect("JSON");
+        (name.clone(), Overlay { name, objects })
+    };
+    names_in("overlays").into_iter().map(built).collect()
+});
+
+struct Overlay {
+    name: String,
+    objects: Vec<Value>,
+}
+
+/// A pod as it would be made, and by what.
+struct Pod<'a> {
+    owner: &'a Value,
+    labels: &'a Map<String, Value>,
+    spec: &'a Value,
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+fn called(object: &Value) -> String {
+    format!("{} {}", text(object, "/kind"), text(object, "/metadata/name"))
+}
+
+impl Overlay {
+    fn of(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.objects.iter().filter(move |it| text(it, "/kind") == kind)
+    }
+
+    fn find(&self, kind: &str, name: &str) -> Option<&Value> {
+        self.of(kind).find(|it| text(it, "/metadata/name") == name)
+    }
+
+    fn pods(&self) -> Vec<Pod<'_>> {
+        let pods: Vec<_> = ["Deployment", "StatefulSet", "Job"]
+            .into_iter()
+            .flat_map(|kind| self.of(kind))
+            .map(|owner| Pod {
+                owner,
+                labels: owner
+                    .pointer("/spec/template/metadata/labels")
+                    .and_then(Value::as_object)
+                    .expect("labels"),
+                spec: owner.pointer("/spec/template/spec").expect("a pod"),
+            })
+            .collect();
+        assert!(
+            pods.len() >= 5,
+            "{}: gateway, engine, poller, recorder, migrate",
+            self.name
+        );
+        pods
+    }
+
+    /// What a selector of labels finds.
+    fn selected(&self, selector: &Value) -> Vec<Pod<'_>> {
+        self.pods()
+            .into_iter()
+            .filter(|pod| matches(selector, pod.labels))
+            .collect()
+    }
+
+    /// The settings of a container with their values; `None` for those that the cluster fills in.
+    fn settings(&self, container: &Value) -> BTreeMap<String, Option<String>> {
+        let mut settings = BTreeMap::new();
+        for from in list(container, "/envFrom") {
+            let name = text(from, "/configMapRef/name");
+            let map = self
+                .find("ConfigMap", name)
+                .unwrap_or_else(|| panic!("no ConfigMap {name}"));
+            let data = map["data"].as_object().expect("data");
+            settings.extend(
+                data.iter()
+                    .map(|(name, value)| (name.clone(), value.as_str().map(str::to_owned))),
+            );
+        }
+        for given in list(container, "/env") {
+            let value = given.get("value").and_then(Value::as_str).map(str::to_owned);
+            settings.insert(text(given, "/name").to_owned(), value);
+        }
+        settings
+    }
+}
+
+/// Whether a selector of either form finds these labels.
+fn matches(selector: &Value, labels: &Map<String, Value>) -> bool {
+    let wanted = selector.get("matchLabels").and_then(Value::as_object);
+    let same = wanted.is_none_or(|wanted| wanted.iter().all(|(name, value)| labels.get(name) == Some(value)));
+    let one_of = |expression: &Value| {
+        assert_eq!(text(expression, "/operator"), "In", "teach this test the operator");
+        let label = labels.get(text(expression, "/key"));
+        label.is_some_and(|label| list(expression, "/values").contains(label))
+    };
+    same && list(selector, "/matchExpressions").iter().all(one_of)
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    list(pod, "/containers").iter().chain(list(pod, "/initContainers"))
+}
+
+/// The number of a port that is named or numbered.
+fn port(pod: &Pod<'_>, wanted: &Value) -> Option<u64> {
+    let ports = containers(pod.spec).flat_map(|container| list(container, "/ports"));
+    ports
+        .filter(|port| port["name"] == *wanted || port["containerPort"] == *wanted)
+        .find_map(|port| port["containerPort"].as_u64())
+}
+
+/// Those of our program, with the overlay they are in.
+fn ours() -> Vec<(&'static Overlay, Pod<'static>, &'static Value)> {
+    let mut found = Vec::new();
+    for overlay in OVERLAYS.values() {
+        for pod in overlay.pods() {
+            for container in containers(pod.spec) {
+                let image = text(container, "/image");
+                if image
+                    .split('/')
+                    .next_back()
+                    .is_some_and(|it| it.starts_with("fulcrum:"))
+                {
+                    let Pod { owner, labels, spec } = pod;
+                    found.push((overlay, Pod { owner, labels, spec }, container));
+                }
+            }
+        }
+    }
+    assert!(
+        found.len() >= 24,
+        "three overlays of five roles, four of which wait for the schema"
+    );
+    found
+}
+
+/// The command that arguments call, and its options by their environment variable.
+fn options(arguments: &[String]) -> BTreeMap<String, clap::Arg> {
+    let mut command = Cli::command();
+    for word in arguments {
+        match command.find_subcommand(word) {
+            Some(inner) => command = inner.clone(),
+            None => break,
+        }
+    }
+    let by_name = |option: &clap::Arg| Some((option.get_env()?.to_str()?.to_owned(), option.clone()));
+    command.get_arguments().filter_map(by_name).collect()
+}
+
+fn arguments(container: &Value) -> Vec<String> {
+    let word = |word: &Value| word.as_str().expect("a word").to_owned();
+    list(container, "/args").iter().map(word).collect()
+}
+
+#[test]
+fn every_setting_is_one_that_the_program_knows_and_can_read() {
+    for (overlay, pod, container) in ours() {
+        let place = format!("{}: {} {}", overlay.name, called(pod.owner), text(container, "/name"));
+        let mut words = vec!["fulcrum".to_owned()];
+        words.extend(arguments(container));
+        let known = options(&words[1..]);
+        for (name, value) in overlay.settings(container) {
+            let Some(option) = known.get(&name) else {
+                let foreign = OF_LIBRARIES.iter().any(|(library, _)| *library == name);
+                assert!(foreign, "{place}: {name} is no setting of `{}`", words.join(" "));
+                continue;
+            };
+            let long = option.get_long().expect("settings have long names");
+            // As the environment would give it: the tests of this process share one.
+            match (option.get_action().takes_values(), value) {
+                (true, value) => words.push(format!("--{long}={}", value.as_deref().unwrap_or("filled-in"))),
+                (false, Some(value)) if value != "false" => words.push(format!("--{long}")),
+                (false, _) => {}
+            }
+        }
+        if let Err(error) = Cli::try_parse_from(&words) {
+            panic!("{place}: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_setting_of_the_program_is_given_or_left_out_for_a_reason() {
+    let mut missing = BTreeMap::new();
+    for (overlay, _, container) in ours() {
+        let arguments = arguments(container);
+        if text(container, "/name") != "fulcrum" {
+            continue;
+        }
+        let given = overlay.settings(container);
+        for (name, option) in options(&arguments) {
+            let excused = NOT_GIVEN.iter().any(|(excused, _)| *excused == name);
+            if !given.contains_key(&name) && !excused && !option.is_hide_set() {
+                missing.insert(name, arguments.join(" "));
+            }
+        }
+    }
+    assert_eq!(
+        missing,
+        BTreeMap::new(),
+        "name it in deploy/base/settings, or say in NOT_GIVEN why not"
+    );
+    let known: BTreeSet<String> = ours()
+        .iter()
+        .flat_map(|(_, _, it)| options(&arguments(it)).into_keys())
+        .collect();
+    for (name, _) in NOT_GIVEN {
+        assert!(known.contains(name), "{name} is excused, but no command has it");
+    }
+}
+
+#[test]
+fn selectors_find_what_they_are_for() {
+    for overlay in OVERLAYS.values() {
+        for pod in overlay.pods() {
+            if text(pod.owner, "/kind") != "Job" {
+                let selector = pod.owner.pointer("/spec/selector").expect("a selector");
+                assert!(matches(selector, pod.labels), "{}", called(pod.owner));
+                assert_eq!(
+                    overlay.selected(selector).len(),
+                    1,
+                    "{}: it selects others",
+                    called(pod.owner)
+                );
+            }
+            for spread in list(pod.spec, "/topologySpreadConstraints") {
+                assert!(matches(&spread["labelSelector"], pod.labels), "{}", called(pod.owner));
+            }
+        }
+        for budget in overlay.of("PodDisruptionBudget") {
+            let selected = overlay.selected(&budget["spec"]["selector"]);
+            assert_eq!(selected.len(), 1, "{}: {}", overlay.name, called(budget));
+        }
+        for scaler in overlay.of("HorizontalPodAutoscaler") {
+            let target = &scaler["spec"]["scaleTargetRef"];
+            let found = overlay.find(text(target, "/kind"), text(target, "/name"));
+            let found = found.unwrap_or_else(|| panic!("{} scales nothing", called(scaler)));
+            assert!(
+                found.pointer("/spec/replicas").is_none(),
+                "an apply would undo what was scaled"
+            );
+        }
+        for monitor in overlay.of("PodMonitor") {
+            let selected = overlay.selected(&monitor["spec"]["selector"]);
+            assert!(!selected.is_empty(), "{}", called(monitor));
+            for endpoint in list(monitor, "/spec/podMetricsEndpoints") {
+                let serving = selected.iter().filter(|pod| text(pod.owner, "/kind") != "Job");
+                serving.for_each(|pod| assert!(port(pod, &endpoint["port"]).is_some(), "{}", called(pod.owner)));
+            }
+        }
+    }
+}
+
+#[test]
+fn services_lead_to_ports_that_are_open() {
+    for overlay in OVERLAYS.values() {
+        for service in overlay.of("Service") {
+            let selector = serde_json::json!({ "matchLabels": service["spec"]["selector"] });
+            let selected = overlay.selected(&selector);
+            assert_eq!(selected.len(), 1, "{}: {}", overlay.name, called(service));
+            for open in list(service, "/spec/ports") {
+                assert!(port(&selected[0], &open["targetPort"]).is_some(), "{}", called(service));
+            }
+        }
+        for set in overlay.of("StatefulSet") {
+            let name = text(set, "/spec/serviceName");
+            let service = overlay.find("Service", name).expect("a set needs its service");
+            assert_eq!(text(service, "/spec/clusterIP"), "None", "{name}");
+        }
+        for route in overlay.of("HTTPRoute").chain(overlay.of("GRPCRoute")) {
+            for parent in list(route, "/spec/parentRefs") {
+                assert!(
+                    overlay.find("Gateway", text(parent, "/name")).is_some(),
+                    "{}",
+                    called(route)
+                );
+            }
+            for backend in list(route, "/spec/rules")
+                .iter()
+                .flat_map(|rule| list(rule, "/backendRefs"))
+            {
+                let service = overlay.find("Service", text(backend, "/name")).expect("a service");
+                let ports = list(service, "/spec/ports");
+                assert!(
+                    ports.iter().any(|port| port["port"] == backend["port"]),
+                    "{}",
+                    called(route)
+                );
+            }
+        }
+        let hosts = |kind| {
+            overlay
+                .of(kind)
+                .flat_map(|it| list(it, "/spec/hostnames"))
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            hosts("HTTPRoute").iter().all(|host| !hosts("GRPCRoute").contains(host)),
+            "one host name must not have routes of both kinds"
+        );
+        for certificate in overlay.of("Certificate") {
+            let named = list(certificate, "/spec/dnsNames");
+            let all = [hosts("HTTPRoute"), hosts("GRPCRoute")].concat();
+            assert!(all.iter().all(|host| named.contains(host)), "{}", called(certificate));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_allowed_is_denied_and_what_is_needed_is_allowed() {
+    for overlay in OVERLAYS.values() {
+        let policies: Vec<&Value> = overlay.of("NetworkPolicy").collect();
+        let everything = |it: &&&Value| it["spec"]["podSelector"] == serde_json::json!({});
+        let denied = policies.iter().filter(everything).any(|it| {
+            list(it, "/spec/policyTypes").len() == 2
+                && it["spec"].get("ingress").is_none()
+                && it["spec"].get("egress").is_none()
+        });
+        assert!(denied, "{}: nothing denies all", overlay.name);
+        for policy in &policies {
+            let operators = policy["spec"]["podSelector"].to_string().contains("cnpg.io/cluster");
+            let found = overlay.selected(&policy["spec"]["podSelector"]);
+            assert!(operators || !found.is_empty(), "{} selects nothing", called(policy));
+            for pod in &found {
+                for open in list(policy, "/spec/ingress")
+                    .iter()
+                    .flat_map(|rule| list(rule, "/ports"))
+                {
+                    let migrates = text(pod.owner, "/kind") == "Job";
+                    assert!(migrates || port(pod, &open["port"]).is_some(), "{}", called(policy));
+                }
+            }
+        }
+        // Whoever is told of a store may go there.
+        let may = |pod: &Pod<'_>, wanted: u64| {
+            policies.iter().any(|policy| {
+                let rules = list(policy, "/spec/egress").iter();
+                matches(&policy["spec"]["podSelector"], pod.labels)
+                    && rules
+                        .flat_map(|rule| list(rule, "/ports"))
+                        .any(|open| open["port"] == wanted)
+            })
+        };
+        for pod in overlay.pods() {
+            for container in containers(pod.spec) {
+                let told = overlay.settings(container);
+                for (setting, number) in [
+                    ("FULCRUM_REDIS_URL", 6379),
+                    ("FULCRUM_DATABASE_URL", 5432),
+                    ("FULCRUM_OTLP_ENDPOINT", 4317),
+                ] {
+                    if told.contains_key(setting) {
+                        assert!(
+                            may(&pod, number),
+                            "{}: {} has no way to {setting}",
+                            overlay.name,
+                            called(pod.owner)
+                        );
+                    }
+                }
+                let live = told
+                    .get("FULCRUM_FEED")
+                    .is_some_and(|feed| feed.as_deref() == Some("live"));
+                assert!(!live || may(&pod, 443), "{}: no way to the venue", overlay.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_may_do_nothing_that_it_need_not() {
+    for overlay in OVERLAYS.values() {
+        for pod in overlay.pods() {
+            let place = format!("{}: {}", overlay.name, called(pod.owner));
+            let is = |pointer: &str, wanted: Value| {
+                assert_eq!(pod.spec.pointer(pointer), Some(&wanted), "{place}: {pointer}")
+            };
+            is("/securityContext/runAsNonRoot", true.into());
+            is("/securityContext/seccompProfile/type", "RuntimeDefault".into());
+            is("/automountServiceAccountToken", false.into());
+            for container in containers(pod.spec) {
+                let is = |pointer: &str, wanted: Value| {
+                    assert_eq!(container.pointer(pointer), Some(&wanted), "{place}: {pointer}")
+                };
+                is("/securityContext/allowPrivilegeEscalation", false.into());
+                is("/securityContext/readOnlyRootFilesystem", true.into());
+                is("/securityContext/capabilities/drop", serde_json::json!(["ALL"]));
+                for pointer in [
+                    "/resources/requests/cpu",
+                    "/resources/requests/memory",
+                    "/resources/limits/memory",
+                ] {
+                    assert!(container.pointer(pointer).is_some(), "{place}: {pointer}");
+                }
+                let (image, tag) = text(container, "/image").rsplit_once(':').expect("an image with a tag");
+                assert!(!image.is_empty() && tag != "latest", "{place}");
+                for mount in list(container, "/volumeMounts") {
+                    let volumes = list(pod.spec, "/volumes").iter().map(|it| &it["name"]);
+                    let claims = list(pod.owner, "/spec/volumeClaimTemplates")
+                        .iter()
+                        .map(|it| &it["metadata"]["name"]);
+                    assert!(
+                        volumes.chain(claims).any(|name| *name == mount["name"]),
+                        "{place}: {mount}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_process_lives_whatever_its_stores_do() {
+    for (overlay, pod, container) in ours() {
+        let place = format!("{}: {}", overlay.name, called(pod.owner));
+        for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+            let Some(probe) = container.get(probe) else { continue };
+            let asked = probe.pointer("/httpGet/port").or_else(|| probe.pointer("/grpc/port"));
+            assert!(port(&pod, asked.expect("a port")).is_some(), "{place}");
+        }
+        assert!(
+            container.get("startupProbe").is_none(),
+            "{place}: it would restart what waits for a store"
+        );
+        if text(container, "/name") == "fulcrum" && text(pod.owner, "/kind") != "Job" {
+            assert_eq!(text(container, "/livenessProbe/httpGet/path"), "/livez", "{place}");
+            let ready = [
+                container.pointer("/readinessProbe/httpGet/path"),
+                container.pointer("/readinessProbe/grpc"),
+            ];
+            assert!(ready.iter().any(Option::is_some), "{place}");
+        }
+    }
+}
+
+#[test]
+fn a_stop_in_order_has_the_time_it_takes() {
+    let mut seen = 0;
+    for (overlay, pod, container) in ours() {
+        let place = format!("{}: {}", overlay.name, called(pod.owner));
+        let Some(grace) = pod.spec["terminationGracePeriodSeconds"].as_u64() else {
+            assert_eq!(text(pod.owner, "/kind"), "Job", "{place} needs a grace period");
+            continue;
+        };
+        let before = container
+            .pointer("/lifecycle/preStop/sleep/seconds")
+            .and_then(Value::as_u64)
+            .unwrap_or(0);
+        let drain = overlay.settings(container).get("FULCRUM_DRAIN").cloned().flatten();
+        let drain = drain.map_or(0, |it| fulcrum::settings::duration(&it).expect("a time").as_secs());
+        assert!(
+            before + drain + 5 <= grace,
+            "{place}: {before} s and {drain} s do not fit into {grace} s"
+        );
+        seen += usize::from(before > 0 && drain > 0);
+    }
+    assert_eq!(seen, OVERLAYS.len(), "each gateway waits, then drains");
+}
+
+#[test]
+fn what_is_referred_to_is_there_or_made_by_somebody_else() {
+    for overlay in OVERLAYS.values() {
+        for pod in overlay.pods() {
+            let mut wanted = BTreeSet::new();
+            for volume in list(pod.spec, "/volumes") {
+                wanted.insert(("ConfigMap", text(volume, "/configMap/name")));
+                wanted.insert(("Secret", text(volume, "/secret/secretName")));
+            }
+            for container in containers(pod.spec) {
+                for given in list(container, "/env") {
+                    wanted.insert(("Secret", text(given, "/valueFrom/secretKeyRef/name")));
+                    wanted.insert(("ConfigMap", text(given, "/valueFrom/configMapKeyRef/name")));
+                    if let (Some(secret), key) = (
+                        overlay.find("Secret", text(given, "/valueFrom/secretKeyRef/name")),
+                        text(given, "/valueFrom/secretKeyRef/key"),
+                    ) {
+                        assert!(secret["data"].get(key).is_some(), "{}: no {key}", called(secret));
+                    }
+                }
+            }
+            for (kind, name) in wanted.into_iter().filter(|(_, name)| !name.is_empty()) {
+                let known = overlay.find(kind, name).is_some() || MADE_BY_OTHERS.iter().any(|(it, _)| *it == name);
+                assert!(known, "{}: {} refers to {kind} {name}", overlay.name, called(pod.owner));
+            }
+            let account = text(pod.spec, "/serviceAccountName");
+            assert!(
+                account.is_empty() || overlay.find("ServiceAccount", account).is_some(),
+                "{account}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_secret_is_written_down() {
+    fn texts<'a>(value: &'a Value, all: &mut Vec<&'a str>) {
+        match value {
+            Value::String(text) => all.push(text),
+            Value::Array(items) => items.iter().for_each(|item| texts(item, all)),
+            Value::Object(fields) => fields.values().for_each(|field| texts(field, all)),
+            _ => {}
+        }
+    }
+    for overlay in OVERLAYS.values() {
+        let mut decoded = Vec::new();
+        for secret in overlay.of("Secret") {
+            for (name, value) in secret["data"].as_object().expect("data") {
+                assert!(["uri", "url"].contains(&name.as_str()), "{}: {name}", called(secret));
+                decoded.push(base64(value.as_str().expect("text")));
+            }
+        }
+        let mut all: Vec<&str> = decoded.iter().map(String::as_str).collect();
+        overlay.objects.iter().for_each(|object| texts(object, &mut all));
+        for text in all {
+            assert!(!text.contains("PRIVATE KEY"), "{}: a key", overlay.name);
+            let after = text.split_once("://").map_or("", |(_, after)| after);
+            let user = after.split_once('@').map_or("", |(user, _)| user);
+            assert!(!user.contains(':'), "{}: a password in {text}", overlay.name);
+        }
+        for (_, _, container) in ours() {
+            for given in list(container, "/env").iter().filter(|it| it.get("value").is_some()) {
+                let name = text(given, "/name");
+                assert!(
+                    !name.contains("PASSWORD") && !name.ends_with("_URL"),
+                    "{name} is written down"
+                );
+            }
+        }
+    }
+}
+
+/// Decodes base64 as Kubernetes writes it.
+fn base64(text: &str) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bits, mut held, mut bytes) = (0_u32, 0, Vec::new());
+    for symbol in text.bytes().filter(|symbol| *symbol != b'=') {
+        let value = ALPHABET.iter().position(|it| *it == symbol).expect("base64");
+        bits = bits << 6 | u32::try_from(value).unwrap();
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held & 0xff) as u8);
+        }
+    }
+    String::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn an_overlay_is_short_and_every_component_is_used_and_explained() {
+    let readme = std::fs::read_to_string(deploy().join("README.md")).expect("deploy/README.md");
+    let mut used = String::new();
+    for name in names_in("overlays") {
+        let file = deploy().join("overlays").join(&name).join("kustomization.yaml");
+        let overlay = std::fs::read_to_string(file).unwrap();
+        assert!(
+            overlay.lines().count() <= 12,
+            "{name}: an overlay chooses, components say"
+        );
+        assert!(
+            readme.contains(&format!("`overlays/{name}`")),
+            "deploy/README.md does not say what {name} is"
+        );
+        used += &overlay;
+    }
+    for name in names_in("components") {
+        assert!(
+            used.contains(&format!("components/{name}")),
+            "{name} is in no overlay, so nothing checks it"
+        );
+        assert!(
+            readme.contains(&format!("`components/{name}`")),
+            "deploy/README.md does not explain {name}"
+        );
+    }
+}
