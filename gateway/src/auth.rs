@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
@@ -137,6 +137,16 @@ impl From<Words> for Identity {
             scopes: words.scope.split_ascii_whitespace().map(ToOwned::to_owned).collect(),
         }
     }
+}
+
+/// Whose token an `authorization` header carries, read as the doors read it.
+///
+/// # Errors
+/// The status that a call with it is refused with; `UNAVAILABLE` when the configuration has no good key.
+pub fn principal(config: &TokenConfig, authorization: &HeaderValue) -> Result<String, Status> {
+    let verifier = Verifier::new(config).map_err(|error| Status::unavailable(error.to_string()))?;
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, authorization.clone())]);
+    Ok(verifier.identify(&headers)?.principal.clone())
 }
 
 /// Turns tokens into identities.

@@ -23,7 +23,8 @@ pub(crate) fn leader(shard: u32) -> String {
 }
 
 /// The reply list of one gateway process, named by its boot.
-pub(crate) fn replies(boot: Uuid) -> String {
+#[must_use]
+pub fn replies(boot: Uuid) -> String {
     format!("{REPLIES}{}", boot.simple())
 }
 

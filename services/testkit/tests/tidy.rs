@@ -29,6 +29,18 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sim",
         ],
     ),
+    (
+        "fuzz",
+        &[
+            "bus",
+            "contracts",
+            "engine",
+            "engine-core",
+            "gateway",
+            "poller",
+            "transcode",
+        ],
+    ),
     ("sim", &["bus", "contracts", "engine", "engine-core"]),
     ("testkit", &[]),
 ];
