@@ -34,6 +34,7 @@ pub struct ShardMetrics {
     quotes: Counter<u64>,
     closed: Counter<u64>,
     dead_letters: Counter<u64>,
+    panics: Counter<u64>,
     trims_refused: Counter<u64>,
     entries: Counter<u64>,
     commit_seconds: Histogram<f64>,
@@ -64,7 +65,11 @@ impl ShardMetrics {
                 .build(),
             dead_letters: meter
                 .u64_counter("fulcrum_engine_dead_letters")
-                .with_description("Messages not understood")
+                .with_description("Messages not understood, or put away because their handling panics")
+                .build(),
+            panics: meter
+                .u64_counter("fulcrum_engine_panics")
+                .with_description("Commands whose handling panicked")
                 .build(),
             trims_refused: meter
                 .u64_counter("fulcrum_engine_trims_refused")
@@ -129,6 +134,11 @@ impl ShardMetrics {
     /// Counts a dead letter.
     pub fn dead_letter(&self) {
         self.dead_letters.add(1, std::slice::from_ref(&self.shard));
+    }
+
+    /// Counts a panic.
+    pub fn panicked(&self) {
+        self.panics.add(1, std::slice::from_ref(&self.shard));
     }
 
     /// Counts a refused trim.

@@ -10,7 +10,7 @@ use bus::prices::{self, PriceStream as _};
 use bus::shard::PRESENCE_EVERY;
 use bus::{EventRow, Incoming, PriceEntry, ShardBus as _};
 use bytes::Bytes;
-use contracts::bus::{Failure, JournalBatch, JournalEntry, Reply, reply};
+use contracts::bus::{Failure, JournalBatch, JournalEntry, Reply, Request, reply};
 use contracts::v1::ErrorReason;
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
@@ -18,11 +18,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::commit::{Committer, Pending};
+use crate::commit::{Committer, Pending, ask_until_answered};
 use crate::ground::Ground;
 use crate::health::ShardMetrics;
 use crate::inbox::{self, EngineClock};
 use crate::journal::{Batch, DeadLetter, Head, Journal, JournalError, Verdict, chain};
+use crate::poison::{self, Poison};
 use crate::recover::{Replica, snapshot_of};
 use crate::shard::Shard;
 use crate::trace::{self, CallSpan};
@@ -46,6 +47,14 @@ pub enum LeadError {
     /// The journal could not be read while taking over.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// A command's handling panicked, so the state is not to be trusted any more.
+    #[error("shard {shard}: a command panicked: {said}")]
+    Panicked {
+        /// Which.
+        shard: u32,
+        /// What the panic said.
+        said: String,
+    },
 }
 
 /// What the shards of a process share.
@@ -76,6 +85,7 @@ pub struct Leader<G: Ground> {
     /// When the newest prices seen were published, the poller's clock. Microseconds since the epoch.
     published_us: u64,
     in_flight: Option<InFlight>,
+    poison: Poison,
     metrics: ShardMetrics,
 }
 
@@ -131,6 +141,7 @@ impl<G: Ground> Leader<G> {
             learned: false,
             published_us: 0,
             in_flight: None,
+            poison: Poison::default(),
             metrics: ShardMetrics::new(head.shard),
         }
     }
@@ -144,6 +155,7 @@ impl<G: Ground> Leader<G> {
         catalogue: &[engine_core::Instrument],
         stop: CancellationToken,
     ) -> Result<Shard, LeadError> {
+        self.poison = Poison::of(self.ground.journal(), self.shard.number()).await?;
         self.repair_events().await?;
         self.learn_prices().await?;
         let now = self.clock.now(self.ground.wall_us());
@@ -174,8 +186,9 @@ impl<G: Ground> Leader<G> {
                 () = self.bus.wait() => {}
             }
         };
-        // A fenced one leaves it alone: what is shown is its successor's, and hiding it would turn calls away.
-        if !matches!(outcome, Err(LeadError::Fenced { .. }))
+        // A fenced one leaves it alone: what is shown is its successor's, and hiding it would turn calls away. So does one that panicked:
+        // somebody leads again at once.
+        if !matches!(outcome, Err(LeadError::Fenced { .. } | LeadError::Panicked { .. }))
             && let Err(error) = self.bus.hide_presence(&self.shared.name).await
         {
             tracing::debug!(%error, "presence runs out by itself");
@@ -217,8 +230,18 @@ impl<G: Ground> Leader<G> {
         for message in &messages {
             match inbox::read(message, self.shard.number(), self.shared.shards) {
                 Ok(request) => {
+                    if let Some(letter) = self.put_away(message, &request).await? {
+                        decided.dead.push(letter);
+                        let reply = poison::reply_to(&request, self.shard.sequence());
+                        decided.replies.push((request.reply_to, reply));
+                        continue;
+                    }
                     let span = trace::call_span(&request, self.shard.number());
-                    let handled = span.in_scope(|| self.shard.handle(now, &request));
+                    let handled = span.in_scope(|| poison::guarded(&request, || self.shard.handle(now, &request)));
+                    let handled = match handled {
+                        Ok(handled) => handled,
+                        Err(said) => return Err(self.panicked(&request, said).await),
+                    };
                     self.metrics.handled(&handled);
                     decided.entries.extend(handled.entry);
                     decided.replies.push((request.reply_to, handled.reply));
@@ -227,16 +250,42 @@ impl<G: Ground> Leader<G> {
                 Err(reason) => {
                     tracing::warn!(reason, shard = self.shard.number(), "dead letter");
                     self.metrics.dead_letter();
-                    decided.dead.push(DeadLetter {
-                        shard: self.shard.number(),
-                        body: message.slice(..message.len().min(64 * 1024)),
-                        reason,
-                    });
+                    let letter = DeadLetter::unread(self.shard.number(), message, reason);
+                    decided.dead.push(letter);
                 }
             }
         }
         decided.messages = messages;
         self.submit(decided).await
+    }
+
+    /// What becomes of a command that ended too many leaderships; nothing for any other.
+    async fn put_away(&mut self, message: &Incoming, request: &Request) -> Result<Option<DeadLetter>, LeadError> {
+        let shard = self.shard.number();
+        let Some(digest) = self.poison.holds(self.ground.journal(), shard, request).await? else {
+            return Ok(None);
+        };
+        tracing::error!(shard, principal = request.principal, "dead letter: its handling panics");
+        self.metrics.dead_letter();
+        Ok(Some(DeadLetter::panics(shard, message, digest)))
+    }
+
+    /// Writes down what panicked, after what was decided before it was answered.
+    async fn panicked(&mut self, request: &Request, said: String) -> LeadError {
+        let (shard, epoch, digest) = (self.shard.number(), self.epoch, poison::digest(request));
+        tracing::error!(
+            shard,
+            said,
+            principal = request.principal,
+            "a command panicked; its shard starts over"
+        );
+        self.metrics.panicked();
+        if let Err(error) = self.finish().await {
+            return error;
+        }
+        let journal = self.ground.journal();
+        ask_until_answered(|| journal.note_panic(shard, &digest, epoch, &said)).await;
+        LeadError::Panicked { shard, said }
     }
 
     /// Takes quotes; what they fire is committed like a batch of requests.

@@ -14,6 +14,7 @@ pub mod health;
 pub mod inbox;
 pub mod journal;
 pub mod lead;
+pub mod poison;
 pub mod recover;
 mod run;
 pub mod shard;

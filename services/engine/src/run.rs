@@ -212,7 +212,7 @@ impl<G: Ground> Host<G> {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = renewals.tick() => self.renew().await?,
                 _ = looks.tick() => self.take_unled_shards().await?,
-                Some(ended) = self.leaders.join_next() => self.leader_ended(ended)?,
+                Some(ended) = self.leaders.join_next() => self.leader_ended(ended).await?,
                 Some(ended) = follower.join_next() => match ended {
                     Ok(Ok(never)) => match never {},
                     Ok(Err(cause)) => return Err(cause.into()),
@@ -308,7 +308,7 @@ impl<G: Ground> Host<G> {
         Ok(())
     }
 
-    fn leader_ended(
+    async fn leader_ended(
         &mut self,
         ended: Result<(u32, Result<Shard, LeadError>), tokio::task::JoinError>,
     ) -> Result<(), EngineError> {
@@ -316,10 +316,18 @@ impl<G: Ground> Host<G> {
             Ok(ended) => ended,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        self.led.remove(&shard);
+        let epoch = self.led.remove(&shard);
         self.tell();
         match outcome {
             Ok(_) => Ok(()),
+            Err(error @ LeadError::Panicked { .. }) => {
+                tracing::error!(%error, "leadership given up with its state; whoever is first takes it from the journal");
+                let held: Vec<(u32, u64)> = epoch.map(|epoch| (shard, epoch)).into_iter().collect();
+                if let Err(error) = self.ground.journal().release(&self.owner, &held).await {
+                    tracing::warn!(%error, shard, "lease not given back; it runs out by itself");
+                }
+                Ok(())
+            }
             Err(LeadError::Journal(error)) => {
                 tracing::warn!(%error, shard, "leadership given up; it will be taken again");
                 Ok(())

@@ -311,7 +311,8 @@ async fn garbage_and_foreign_messages_become_dead_letters_and_stop_nobody() {
         .get_multiplexed_async_connection()
         .await
         .unwrap();
-    let () = redis.rpush("{s0}:requests", b"\xff\xffgarbage".to_vec()).await.unwrap();
+    let garbage = b"\xff\xffgarbage".to_vec();
+    let () = redis.rpush("{s0}:requests", &[garbage.clone(), garbage]).await.unwrap();
     let () = redis.rpush("{s0}:requests", vec![0_u8; 100_000]).await.unwrap();
     mesh.priced("SOL_USDC", "200.00", "200.02").await;
     mesh.open("demo", Uuid::now_v7(), "10", "10").await.expect("opens");

@@ -227,6 +227,17 @@ impl Journal for SimJournal {
         verdicts.ok_or(JournalError::Timeout)
     }
 
+    async fn note_panic(&self, shard: u32, digest: &[u8; 32], epoch: u64, _said: &str) -> Result<(), JournalError> {
+        self.ask(|inner, _| {
+            inner.postgres.panics.insert((shard, *digest, epoch));
+        })
+        .await
+    }
+
+    async fn poison(&self, shard: u32) -> Result<Vec<[u8; 32]>, JournalError> {
+        self.ask(|inner, _| inner.postgres.poison(shard)).await
+    }
+
     async fn settle(&self, batch: &Batch) -> Result<Option<Verdict>, JournalError> {
         if self.world.head_is_locked(batch.shard) {
             self.world.with(|inner| inner.coverage.visit(Corner::SettleWaited));

@@ -3,10 +3,11 @@
 //! The statements are those of the engine's `PgJournal`, with the same conditions and the same unique keys. Time, faults and locks are
 //! next door, in [`crate::journal`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use engine::journal::{Batch, DeadLetter, Head, LEASE, Owner, SnapshotHead, Verdict};
+use engine::poison::ENDED_MAX;
 use uuid::Uuid;
 
 /// How many snapshots of a shard are kept.
@@ -61,6 +62,8 @@ pub struct Postgres {
     pub snapshots: BTreeMap<(u32, u64), SnapshotHead>,
     pub chunks: BTreeMap<(u32, u64, u32), (Bytes, [u8; 32])>,
     pub dead_letters: BTreeMap<(u32, [u8; 32]), &'static str>,
+    /// Shard, command and the leadership it ended.
+    pub panics: BTreeSet<(u32, [u8; 32], u64)>,
     /// How far its clock is off. Microseconds.
     pub clock_off_us: i64,
 }
@@ -82,6 +85,7 @@ impl Postgres {
             snapshots: BTreeMap::new(),
             chunks: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
+            panics: BTreeSet::new(),
             clock_off_us: 0,
         }
     }
@@ -133,6 +137,19 @@ impl Postgres {
         }
     }
 
+    /// `SELECT digest FROM panics … GROUP BY digest HAVING count(*) >= …`.
+    pub fn poison(&self, shard: u32) -> Vec<[u8; 32]> {
+        let ended = |digest: &[u8; 32]| {
+            self.panics
+                .range((shard, *digest, 0)..=(shard, *digest, u64::MAX))
+                .count()
+        };
+        let mut digests: Vec<[u8; 32]> = self.panics.iter().filter(|it| it.0 == shard).map(|it| it.1).collect();
+        digests.dedup();
+        digests.retain(|digest| ended(digest) >= ENDED_MAX as usize);
+        digests
+    }
+
     /// The one statement of a commit: compares and sets the heads, inserts the rows of those that were as expected, and the dead letters.
     pub fn commit(&mut self, batches: &[Batch], dead: &[DeadLetter], now_us: u64) -> Result<Vec<Verdict>, Constraint> {
         let fits = |row: &HeadRow, batch: &Batch| row.epoch == batch.epoch && row.sequence == batch.sequence_before;
@@ -172,8 +189,9 @@ impl Postgres {
             verdicts.push(Verdict::Committed);
         }
         for letter in dead {
-            let digest = *blake3::hash(&letter.body).as_bytes();
-            self.dead_letters.entry((letter.shard, digest)).or_insert(letter.reason);
+            self.dead_letters
+                .entry((letter.shard, letter.digest))
+                .or_insert(letter.reason);
         }
         Ok(verdicts)
     }

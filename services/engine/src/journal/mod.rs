@@ -23,6 +23,11 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many snapshots of a shard are kept.
 const SNAPSHOTS_KEPT: i64 = 3;
 
+/// How much of a dead letter is kept. Bytes.
+pub const DEAD_LETTER_BYTES_MAX: usize = 64 * 1024;
+/// The reason of a dead letter whose handling panics; what the panics said stands with them.
+pub const PANICS: &str = "its handling panics";
+
 /// The journal cannot do it now.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -94,15 +99,43 @@ pub struct Row {
     pub chain: [u8; 32],
 }
 
-/// A message that could not be understood.
+/// A message that is not handled.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
     /// Where it was found.
     pub shard: u32,
-    /// As found.
+    /// What it is recognised by: one that comes again is not kept twice.
+    pub digest: [u8; 32],
+    /// As found, cut at [`DEAD_LETTER_BYTES_MAX`].
     pub body: Bytes,
+    /// How long it was. Bytes.
+    pub bytes: usize,
     /// What is wrong with it.
     pub reason: &'static str,
+}
+
+impl DeadLetter {
+    /// One that could not be understood.
+    #[must_use]
+    pub fn unread(shard: u32, message: &Bytes, reason: &'static str) -> Self {
+        let body = message.slice(..message.len().min(DEAD_LETTER_BYTES_MAX));
+        Self {
+            shard,
+            digest: *blake3::hash(&body).as_bytes(),
+            body,
+            bytes: message.len(),
+            reason,
+        }
+    }
+
+    /// A request whose handling panics, under the digest of its command.
+    #[must_use]
+    pub fn panics(shard: u32, message: &Bytes, digest: [u8; 32]) -> Self {
+        Self {
+            digest,
+            ..Self::unread(shard, message, PANICS)
+        }
+    }
 }
 
 /// What became of a batch.
@@ -147,6 +180,18 @@ pub trait Journal: Clone + Send + Sync + 'static {
         batches: &[Batch],
         dead: &[DeadLetter],
     ) -> impl Future<Output = Result<Vec<Verdict>, JournalError>> + Send;
+
+    /// Writes down that a command ended the leadership `epoch` by panicking; once, however often it is asked to.
+    fn note_panic(
+        &self,
+        shard: u32,
+        digest: &[u8; 32],
+        epoch: u64,
+        said: &str,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The digests of commands that ended [`crate::poison::ENDED_MAX`] leaderships within [`crate::poison::POISON_FOR`].
+    fn poison(&self, shard: u32) -> impl Future<Output = Result<Vec<[u8; 32]>, JournalError>> + Send;
 
     /// After an unanswered commit: `Some` when the row is written or can never be, `None` when it was not and may be tried again.
     /// Waits for a transaction that is still in flight.

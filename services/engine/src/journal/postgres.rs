@@ -1,5 +1,6 @@
 //! The journal's statements.
 
+use std::collections::HashSet;
 use std::future::Future;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use super::{
     Batch, DeadLetter, Head, Journal, JournalError, LEASE, Owner, Row, SNAPSHOTS_KEPT, STATEMENT_TIMEOUT, SnapshotHead,
     Verdict,
 };
+use crate::poison::{ENDED_MAX, POISON_FOR};
 
 /// [`Journal`] in Postgres.
 #[derive(Clone, Debug)]
@@ -184,14 +186,22 @@ impl Journal for PgJournal {
             .map(|batch| batch.state_hash.to_be_bytes().to_vec())
             .collect();
         let chains: Vec<&[u8]> = batches.iter().map(|batch| batch.chain.as_slice()).collect();
-        let dead_shards: Vec<i32> = dead.iter().map(|letter| signed(letter.shard)).collect();
-        let dead_digests: Vec<Vec<u8>> = dead
+        // One statement may not touch a row twice, so what came twice in one batch is one letter here already.
+        let mut known = HashSet::new();
+        let dead: Vec<&DeadLetter> = dead
             .iter()
-            .map(|letter| blake3::hash(&letter.body).as_bytes().to_vec())
+            .filter(|letter| known.insert((letter.shard, letter.digest)))
             .collect();
+        let dead_shards: Vec<i32> = dead.iter().map(|letter| signed(letter.shard)).collect();
+        let dead_digests: Vec<&[u8]> = dead.iter().map(|letter| letter.digest.as_slice()).collect();
         let dead_bodies: Vec<&[u8]> = dead.iter().map(|letter| letter.body.as_ref()).collect();
+        let dead_bytes: Vec<i64> = dead
+            .iter()
+            .map(|letter| i64::try_from(letter.bytes).unwrap_or(i64::MAX))
+            .collect();
         let dead_reasons: Vec<&str> = dead.iter().map(|letter| letter.reason).collect();
-        // One statement is one transaction and one round trip; a fenced shard does not hold back the others.
+        // One statement is one transaction and one round trip; a fenced shard does not hold back the others. A dead letter that was put
+        // back on its queue and dies again is open again.
         let committed = bounded(
             sqlx::query(
                 "WITH input AS ( \
@@ -205,8 +215,10 @@ impl Journal for PgJournal {
                    SELECT i.shard, i.before + 1, i.last, i.epoch, i.batch, i.body, i.state_hash, i.chain \
                    FROM input i JOIN head USING (shard)), \
                  dead AS ( \
-                   INSERT INTO dead_letters (shard, digest, body, reason) \
-                   SELECT * FROM unnest($9::int[], $10::bytea[], $11::bytea[], $12::text[]) ON CONFLICT (shard, digest) DO NOTHING) \
+                   INSERT INTO dead_letters (shard, digest, body, reason, bytes) \
+                   SELECT * FROM unnest($9::int[], $10::bytea[], $11::bytea[], $12::text[], $13::bigint[]) \
+                   ON CONFLICT (shard, digest) DO UPDATE SET resolved_at = NULL, resolution = NULL, received_at = clock_timestamp() \
+                   WHERE dead_letters.resolution = 'REQUEUED') \
                  SELECT shard FROM head",
             )
             .bind(&shards)
@@ -221,6 +233,7 @@ impl Journal for PgJournal {
             .bind(dead_digests)
             .bind(dead_bodies)
             .bind(dead_reasons)
+            .bind(dead_bytes)
             .fetch_all(&self.pool),
         )
         .await?;
@@ -235,6 +248,38 @@ impl Journal for PgJournal {
                 }
             })
             .collect())
+    }
+
+    async fn note_panic(&self, shard: u32, digest: &[u8; 32], epoch: u64, said: &str) -> Result<(), JournalError> {
+        bounded(
+            sqlx::query(
+                "INSERT INTO panics (shard, digest, epoch, said) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            )
+            .bind(signed(shard))
+            .bind(digest.as_slice())
+            .bind(big(epoch))
+            // Postgres keeps no NUL in a text.
+            .bind(said.replace('\0', "\u{fffd}"))
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn poison(&self, shard: u32) -> Result<Vec<[u8; 32]>, JournalError> {
+        let rows = bounded(
+            sqlx::query(
+                "SELECT digest FROM panics WHERE shard = $1 \
+                 AND at > clock_timestamp() - $2::bigint * interval '1 millisecond' GROUP BY digest HAVING count(*) >= $3",
+            )
+            .bind(signed(shard))
+            .bind(i64::try_from(POISON_FOR.as_millis()).expect("an hour"))
+            .bind(i64::from(ENDED_MAX))
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        let read = |row: &PgRow| Ok(digest(&row.try_get::<Vec<u8>, _>(0)?));
+        Ok(rows.iter().map(read).collect::<Result<_, sqlx::Error>>()?)
     }
 
     async fn settle(&self, batch: &Batch) -> Result<Option<Verdict>, JournalError> {

@@ -1,4 +1,5 @@
 //! An engine with real stores and a caller, for tests.
+#![allow(dead_code, reason = "each suite uses its part")]
 
 use std::time::Duration;
 

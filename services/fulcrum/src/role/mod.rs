@@ -2,6 +2,7 @@
 //! of the crate that does the work.
 
 pub(crate) mod bench;
+pub(crate) mod dead_letters;
 pub(crate) mod engine;
 pub(crate) mod gateway;
 pub(crate) mod migrate;
