@@ -20,13 +20,17 @@ pub struct Config {
     pub snapshots: Snapshots,
 }
 
-/// When the follower writes a snapshot of a shard: whichever comes first, if anything changed.
+/// When the follower writes a snapshot of a shard: whichever comes first, if anything changed. And how long what is in one is kept in
+/// the journal too.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshots {
     /// After this time.
     pub every: Duration,
     /// After this many entries.
     pub every_entries: u64,
+    /// How long journal rows are kept; nothing: for ever. Only rows are dropped that the second newest snapshot contains and the recorder
+    /// has seen, and only when the two newest snapshots load.
+    pub journal_kept: Option<Duration>,
 }
 
 impl Default for Snapshots {
@@ -34,6 +38,7 @@ impl Default for Snapshots {
         Self {
             every: Duration::from_secs(60),
             every_entries: 100_000,
+            journal_kept: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The follower: replays the journal of every shard as it grows, compares every hash, and writes snapshots.
 //!
 //! It is a continuous check that replay and live agree, the source of snapshots without a pause of the leader, and the warm standby:
-//! a new leader takes its replica instead of starting from a snapshot.
+//! a new leader takes its replica instead of starting from a snapshot. Where a time is set it also drops what nobody needs any more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,13 +11,15 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::config::Snapshots;
-use crate::journal::{Head, Journal};
-use crate::recover::{RecoverError, Replica};
+use crate::journal::{Head, Journal, JournalError};
+use crate::recover::{self, RecoverError, Replica, apart, millis};
 use crate::shard::Corrupt;
 use crate::window::Limits;
 
 /// How often the heads are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often old rows are looked for, at most.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 /// The replicas of all shards. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,7 @@ struct Followed {
     replica: Replica,
     snapshot_at: u64,
     snapshot_taken: Instant,
+    pruned: Instant,
 }
 
 impl Replicas {
@@ -100,6 +103,7 @@ async fn follow_one<J: Journal>(
                 replica,
                 snapshot_at,
                 snapshot_taken: Instant::now(),
+                pruned: Instant::now(),
             },
         );
     }
@@ -114,16 +118,66 @@ async fn follow_one<J: Journal>(
     if !due {
         return Ok(());
     }
-    let (snapshot, chunks) = followed.replica.snapshot();
+    let started = Instant::now();
+    let (snapshot, chunks) = apart(|| followed.replica.snapshot());
     followed.snapshot_at = snapshot.sequence;
     followed.snapshot_taken = Instant::now();
+    let due_to_prune = snapshots
+        .journal_kept
+        .filter(|kept| followed.pruned.elapsed() >= PRUNE_EVERY.min(*kept));
+    if due_to_prune.is_some() {
+        followed.pruned = Instant::now();
+    }
     drop(all);
     journal.write_snapshot(head.shard, &snapshot, &chunks).await?;
     tracing::info!(
         shard = head.shard,
         sequence = snapshot.sequence,
         chunks = snapshot.chunks,
+        took_ms = millis(started),
         "snapshot written"
     );
+    if let Some(kept) = due_to_prune {
+        prune(journal, head.shard, window, kept).await?;
+    }
     Ok(())
+}
+
+/// Drops journal rows that are older than they need be kept, and that two snapshots make needless: without the newest one a shard comes
+/// back from the one before, so that one must do, and the rows after it stay. What is dropped does not come back, so both are loaded
+/// first; when one is damaged nothing is dropped. Returns how many rows were.
+///
+/// # Errors
+/// When the journal is away.
+pub async fn prune<J: Journal>(journal: &J, shard: u32, window: Limits, kept: Duration) -> Result<u64, JournalError> {
+    let snapshots = journal.snapshots(shard).await?;
+    let [newest, second, ..] = snapshots.as_slice() else {
+        return Ok(0);
+    };
+    let oldest = journal.rows(shard, 0, 1).await?;
+    if oldest.first().is_none_or(|row| row.last > second.sequence) {
+        return Ok(0);
+    }
+    for snapshot in [newest, second] {
+        match recover::load(journal, shard, window, snapshot).await {
+            Ok(loaded) => drop(loaded),
+            Err(RecoverError::Corrupt(cause)) => {
+                tracing::error!(%cause, shard, "the journal is not pruned: a snapshot is damaged");
+                return Ok(0);
+            }
+            Err(RecoverError::Journal(error)) => return Err(error),
+        }
+    }
+    let mut pruned = 0;
+    loop {
+        let rows = journal.prune(shard, second.sequence, kept).await?;
+        if rows == 0 {
+            break;
+        }
+        pruned += rows;
+    }
+    if pruned > 0 {
+        tracing::info!(shard, rows = pruned, up_to = second.sequence, "journal pruned");
+    }
+    Ok(pruned)
 }

@@ -3,6 +3,9 @@
 use bytes::Bytes;
 use contracts::bus::{JournalBatch, SnapshotChunk};
 use prost::Message as _;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
+use tokio::time::Instant;
 
 use crate::journal::{Journal, JournalError, Row, SnapshotHead, chain};
 use crate::shard::{Corrupt, Shard};
@@ -66,8 +69,12 @@ impl Replica {
         let rows = journal
             .rows(self.shard.number(), self.shard.sequence(), ROWS_MAX)
             .await?;
-        for row in &rows {
-            self.fold(row)?;
+        // A whole batch is work for a while, and a leader of another shard may be on this thread.
+        let mut fold = || rows.iter().try_for_each(|row| self.fold(row));
+        if rows.len() < ROWS_MAX as usize {
+            fold()?;
+        } else {
+            apart(fold)?;
         }
         Ok(rows.len())
     }
@@ -81,7 +88,11 @@ impl Replica {
         Ok(())
     }
 
-    fn fold(&mut self, row: &Row) -> Result<(), Corrupt> {
+    /// Folds one row in.
+    ///
+    /// # Errors
+    /// As [`Replica::advance`]. A row whose chain does not fit has changed nothing.
+    pub(crate) fn fold(&mut self, row: &Row) -> Result<(), Corrupt> {
         let number = self.shard.number();
         let chained = chain(&self.chain, row.last, row.state_hash, &row.body);
         if chained != row.chain {
@@ -141,7 +152,21 @@ pub(crate) fn snapshot_of(shard: &Shard, chain: [u8; 32]) -> (SnapshotHead, Vec<
     (head, chunks)
 }
 
-async fn load<J: Journal>(
+/// Does something long while the other tasks of this thread go on, on another one. Where there is only one thread they wait.
+pub(crate) fn apart<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => block_in_place(work),
+    }
+}
+
+/// How long ago that was. Milliseconds, for a log.
+pub(crate) fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Loads one snapshot, and verifies it by its digests and its hash.
+pub(crate) async fn load<J: Journal>(
     journal: &J,
     number: u32,
     limits: Limits,
@@ -163,7 +188,7 @@ async fn load<J: Journal>(
         }
         chunks.push(SnapshotChunk::decode(body).map_err(|_| damaged(&format!("chunk {n}")))?);
     }
-    let shard = Shard::restore(number, limits, head.sequence, chunks)?;
+    let shard = apart(|| Shard::restore(number, limits, head.sequence, chunks))?;
     if shard.hash() != head.state_hash {
         return Err(Corrupt::Hash {
             shard: number,

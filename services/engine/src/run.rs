@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::commit::{Committer, ask_until_answered};
 use crate::config::{Config, Snapshots};
@@ -17,9 +18,9 @@ use crate::follow::{self, Replicas};
 use crate::ground::{Ground, RealGround};
 use crate::health::Status;
 use crate::inbox::{EngineClock, SKEW_MAX};
-use crate::journal::{Head, Journal as _, JournalError, LEASE_RENEW, Owner, PgJournal, UnsafeSetting};
+use crate::journal::{Head, Journal, JournalError, LEASE_RENEW, Owner, PgJournal, UnsafeSetting};
 use crate::lead::{LeadError, Leader, Shared};
-use crate::recover::{RecoverError, Replica};
+use crate::recover::{RecoverError, Replica, millis};
 use crate::shard::{Corrupt, Shard};
 use crate::window::Limits;
 
@@ -262,24 +263,23 @@ impl<G: Ground> Host<G> {
     /// Starts leading a shard whose lease was just taken.
     async fn take_over(&mut self, head: Head) -> Result<(), EngineError> {
         let started = Instant::now();
-        let mut replica = match self.replicas.take(head.shard).await {
-            Some(replica) => replica,
-            None => {
-                ask_until_answered(|| Replica::from_snapshot(self.ground.journal(), head.shard, self.options.window))
-                    .await
+        // In a task of its own, because with a large state it takes longer than a lease lasts: leases are renewed meanwhile, this one too.
+        self.led.insert(head.shard, head.epoch);
+        let (journal, replicas) = (self.ground.journal().clone(), self.replicas.clone());
+        let recovering = recover(journal, replicas, head.shard, self.options.window);
+        let mut recovering = AbortOnDropHandle::new(tokio::spawn(recovering));
+        let mut renewals = tokio::time::interval(LEASE_RENEW);
+        renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let replica = loop {
+            tokio::select! {
+                biased;
+                recovered = &mut recovering => match recovered {
+                    Ok(recovered) => break recovered?,
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+                _ = renewals.tick() => self.renew().await?,
             }
         };
-        let mut backoff = Backoff::store();
-        loop {
-            match replica.catch_up(self.ground.journal()).await {
-                Ok(()) => break,
-                Err(RecoverError::Corrupt(cause)) => return Err(cause.into()),
-                Err(RecoverError::Journal(error)) => {
-                    tracing::warn!(%error, shard = head.shard, "recovery: the journal is away")
-                }
-            }
-            backoff.wait().await;
-        }
         if (replica.shard.sequence(), replica.chain) != (head.sequence, head.chain) {
             // The head moved between taking the lease and reading the rows: somebody leads under a newer epoch.
             return Err(EngineError::Fenced(LeadError::Fenced { shard: head.shard }));
@@ -289,7 +289,7 @@ impl<G: Ground> Host<G> {
             epoch = head.epoch,
             sequence = head.sequence,
             trades = replica.shard.state().open_trades(),
-            took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            took_ms = millis(started),
             "leading"
         );
         let leader = Leader::new(
@@ -303,7 +303,6 @@ impl<G: Ground> Host<G> {
         let (catalogue, stop, shard) = (self.options.instruments.clone(), self.stop_leaders.clone(), head.shard);
         self.leaders
             .spawn(async move { (shard, leader.lead(&catalogue, stop).await) });
-        self.led.insert(head.shard, head.epoch);
         self.tell();
         Ok(())
     }
@@ -355,6 +354,25 @@ impl<G: Ground> Host<G> {
     fn tell(&self) {
         let leads = self.led.keys().copied().collect();
         self.status.send_replace(Status { leads });
+    }
+}
+
+/// Brings a shard to the end of its journal, from the standby's replica or else from a snapshot, however often the journal goes away.
+async fn recover<J: Journal>(journal: J, replicas: Replicas, shard: u32, window: Limits) -> Result<Replica, Corrupt> {
+    let mut replica = match replicas.take(shard).await {
+        Some(replica) => replica,
+        None => ask_until_answered(|| Replica::from_snapshot(&journal, shard, window)).await,
+    };
+    let mut backoff = Backoff::store();
+    loop {
+        match replica.catch_up(&journal).await {
+            Ok(()) => return Ok(replica),
+            Err(RecoverError::Corrupt(cause)) => return Err(cause),
+            Err(RecoverError::Journal(error)) => {
+                tracing::warn!(%error, shard, "recovery: the journal is away");
+            }
+        }
+        backoff.wait().await;
     }
 }
 

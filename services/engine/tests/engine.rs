@@ -240,7 +240,9 @@ async fn a_lease_that_a_wrong_clock_wrote_blocks_nobody() {
         .execute(&mesh.pool)
         .await
         .unwrap();
+    assert_eq!(engine::journal::unled(&mesh.pool).await.unwrap(), 2);
     let engine = mesh.engine("e1").leads_all(2).await;
+    assert_eq!(engine::journal::unled(&mesh.pool).await.unwrap(), 0);
     engine.stop().await.expect("stops in order");
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use engine::Status;
+use engine::journal::unled;
 use poller::FeedState;
 use redis::aio::ConnectionManager;
 use sqlx::PgPool;
@@ -80,13 +81,6 @@ pub(crate) async fn shards(board: Board, pool: PgPool) {
         board.set("shards", condition);
         tokio::time::sleep(if ready { LOOK_EVERY } else { LOOK_SOONER }).await;
     }
-}
-
-/// How many shards nobody leads.
-async fn unled(pool: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar("SELECT count(*) FROM shard_head WHERE lease_until < clock_timestamp()")
-        .fetch_one(pool)
-        .await
 }
 
 /// Whether quotes flow, and from where. Never ends.

@@ -163,6 +163,7 @@ fn terms(world: &World) -> (Terms, CallerOptions) {
         let snapshots = Snapshots {
             every: Duration::from_millis(dice.between(1_000, 6_000)),
             every_entries: dice.between(5, 60),
+            journal_kept: None,
         };
         let caller = CallerOptions {
             in_flight_max: 64,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use self::postgres::{PgJournal, UnsafeSetting};
+pub use self::postgres::{PgJournal, UnsafeSetting, unled};
 
 /// How long a lease lasts. Renewed well before, see [`LEASE_RENEW`].
 pub const LEASE: Duration = Duration::from_millis(2_000);
@@ -22,6 +22,8 @@ pub const LEASE_RENEW: Duration = Duration::from_millis(500);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many snapshots of a shard are kept.
 const SNAPSHOTS_KEPT: i64 = 3;
+/// Most rows dropped in one statement.
+const PRUNED_MAX: i64 = 1_000;
 
 /// How much of a dead letter is kept. Bytes.
 pub const DEAD_LETTER_BYTES_MAX: usize = 64 * 1024;
@@ -221,6 +223,15 @@ pub trait Journal: Clone + Send + Sync + 'static {
         head: &SnapshotHead,
         chunks: &[Bytes],
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Drops the oldest rows of a shard: those up to a sequence that are older than this and that the recorder has seen, a bounded number
+    /// at once and never one behind another that stays. Returns how many.
+    fn prune(
+        &self,
+        shard: u32,
+        up_to: u64,
+        older_than: Duration,
+    ) -> impl Future<Output = Result<u64, JournalError>> + Send;
 }
 
 /// The hash that a row carries over itself and all before it.

@@ -2,6 +2,9 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::postgres::{PgPoolOptions, PgRow};
@@ -9,8 +12,8 @@ use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
 use super::{
-    Batch, DeadLetter, Head, Journal, JournalError, LEASE, Owner, Row, SNAPSHOTS_KEPT, STATEMENT_TIMEOUT, SnapshotHead,
-    Verdict,
+    Batch, DeadLetter, Head, Journal, JournalError, LEASE, Owner, PRUNED_MAX, Row, SNAPSHOTS_KEPT, STATEMENT_TIMEOUT,
+    SnapshotHead, Verdict,
 };
 use crate::poison::{ENDED_MAX, POISON_FOR};
 
@@ -44,6 +47,38 @@ impl PgJournal {
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     sqlx::query("SET synchronous_commit = on").execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect(url)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    /// Connects to read only, as of this moment: one connection, and on it one transaction that sees nothing of what is written later
+    /// and holds nobody up. When the connection is lost it is not replaced, because another one would see another moment.
+    ///
+    /// # Errors
+    /// As [`PgJournal::connect`].
+    pub async fn as_of_now(url: &str) -> Result<Self, JournalError> {
+        let connected = Arc::new(AtomicBool::new(false));
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(STATEMENT_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(move |connection, _| {
+                let again = connected.swap(true, Ordering::SeqCst);
+                Box::pin(async move {
+                    if again {
+                        return Err(sqlx::Error::Protocol("the connection was lost: begin again".to_owned()));
+                    }
+                    sqlx::query("SET idle_in_transaction_session_timeout = 0")
+                        .execute(&mut *connection)
+                        .await?;
+                    sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                        .execute(&mut *connection)
+                        .await?;
                     Ok(())
                 })
             })
@@ -99,6 +134,23 @@ impl PgJournal {
     }
 }
 
+/// Whether a head row's lease stands; $1 is [`lease_ms`]. One that ends later than a lease can last was written by a clock that was
+/// wrong: it must not block a shard for hours.
+macro_rules! leased {
+    () => {
+        "(lease_until BETWEEN clock_timestamp() AND clock_timestamp() + $1::bigint * interval '1 millisecond')"
+    };
+}
+
+/// How many shards nobody leads, by the rule by which engines take them.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn unled(pool: &PgPool) -> Result<i64, JournalError> {
+    let counted = sqlx::query_scalar(concat!("SELECT count(*) FROM shard_head WHERE NOT ", leased!()));
+    bounded(counted.bind(lease_ms()).fetch_one(pool)).await
+}
+
 async fn bounded<T>(work: impl Future<Output = Result<T, sqlx::Error>> + Send) -> Result<T, JournalError> {
     match tokio::time::timeout(STATEMENT_TIMEOUT, work).await {
         Ok(result) => Ok(result?),
@@ -109,11 +161,11 @@ async fn bounded<T>(work: impl Future<Output = Result<T, sqlx::Error>> + Send) -
 impl Journal for PgJournal {
     async fn heads(&self) -> Result<Vec<Head>, JournalError> {
         let rows = bounded(
-            // A lease that ends later than a lease can last was written by a clock that was wrong: it must not block a shard for hours.
-            sqlx::query(
-                "SELECT shard, epoch, seq, chain, lease_until BETWEEN clock_timestamp() \
-                 AND clock_timestamp() + $1::bigint * interval '1 millisecond' FROM shard_head ORDER BY shard",
-            )
+            sqlx::query(concat!(
+                "SELECT shard, epoch, seq, chain, ",
+                leased!(),
+                " FROM shard_head ORDER BY shard"
+            ))
             .bind(lease_ms())
             .fetch_all(&self.pool),
         )
@@ -123,16 +175,17 @@ impl Journal for PgJournal {
 
     async fn acquire(&self, shard: u32, owner: &Owner) -> Result<Option<Head>, JournalError> {
         let row = bounded(
-            sqlx::query(
-                "UPDATE shard_head SET epoch = epoch + 1, lease_owner = $2, lease_name = $3, \
-                 lease_until = clock_timestamp() + $4::bigint * interval '1 millisecond' \
-                 WHERE shard = $1 AND lease_until NOT BETWEEN clock_timestamp() \
-                 AND clock_timestamp() + $4::bigint * interval '1 millisecond' RETURNING shard, epoch, seq, chain, true",
-            )
+            sqlx::query(concat!(
+                "UPDATE shard_head SET epoch = epoch + 1, lease_owner = $3, lease_name = $4, \
+                 lease_until = clock_timestamp() + $1::bigint * interval '1 millisecond' \
+                 WHERE shard = $2 AND NOT ",
+                leased!(),
+                " RETURNING shard, epoch, seq, chain, true"
+            ))
+            .bind(lease_ms())
             .bind(signed(shard))
             .bind(owner.id)
             .bind(&owner.name)
-            .bind(lease_ms())
             .fetch_optional(&self.pool),
         )
         .await?;
@@ -419,6 +472,27 @@ impl Journal for PgJournal {
         )
         .await?;
         Ok(())
+    }
+
+    async fn prune(&self, shard: u32, up_to: u64, older_than: Duration) -> Result<u64, JournalError> {
+        // Times need not rise with sequences, because the clock may have been set: the first row that stays ends it.
+        let dropped = bounded(
+            sqlx::query(
+                "WITH oldest AS ( \
+                   SELECT first_seq, last_seq <= least($2, coalesce((SELECT seq FROM recorder_cursor WHERE shard = $1), 0)) \
+                     AND committed_at < clock_timestamp() - $3::bigint * interval '1 millisecond' AS due \
+                   FROM journal WHERE shard = $1 ORDER BY first_seq LIMIT $4) \
+                 DELETE FROM journal WHERE shard = $1 AND first_seq IN (SELECT first_seq FROM oldest) \
+                 AND first_seq < coalesce((SELECT min(first_seq) FROM oldest WHERE due IS NOT TRUE), 9223372036854775807)",
+            )
+            .bind(signed(shard))
+            .bind(big(up_to))
+            .bind(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX))
+            .bind(PRUNED_MAX)
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(dropped.rows_affected())
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Mesh {
     pub pool: PgPool,
     pub caller: Caller,
     pub prices: PricePublisher,
+    /// For the engines that are started from now on.
+    pub journal_kept: Option<Duration>,
     update_id: u64,
 }
 
@@ -97,6 +99,7 @@ impl Mesh {
             pool,
             caller,
             prices,
+            journal_kept: None,
             update_id: 0,
         }
     }
@@ -110,6 +113,7 @@ impl Mesh {
             snapshots: Snapshots {
                 every: Duration::from_millis(200),
                 every_entries: 50,
+                journal_kept: self.journal_kept,
             },
         };
         let (tell, status) = watch::channel(engine::Status::default());

@@ -56,6 +56,10 @@ pub(crate) struct EngineSettings {
         value_name = "COUNT"
     )]
     snapshot_entries: u64,
+    /// How long journal entries are kept once two snapshots contain them and the recorder has seen them; for ever unless given.
+    /// What is dropped cannot be replayed again: keep backups. GetOperation and the history tables lose nothing.
+    #[arg(long, env = "FULCRUM_JOURNAL_RETENTION", value_name = "TIME", value_parser = duration)]
+    journal_retention: Option<Duration>,
 }
 
 /// Runs the command.
@@ -96,6 +100,7 @@ pub(crate) async fn lead(
         snapshots: Snapshots {
             every: settings.snapshot_every,
             every_entries: settings.snapshot_entries,
+            journal_kept: settings.journal_retention,
         },
     };
     let (status, watched) = watch::channel(engine::Status::default());
