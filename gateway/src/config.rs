@@ -16,7 +16,8 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// Origins that browsers may call from, exactly, for example `https://trade.example.com`. Empty: same origin only.
     pub cors_origins: Vec<String>,
-    /// Whether clients may ask for the interface definitions (gRPC reflection). The default is yes: they are public.
+    /// Whether clients may ask for the interface definitions: gRPC reflection, `/openapi.json` and `/docs`. The default is yes: they are
+    /// public.
     pub reflection: bool,
     /// How long calls may take.
     pub deadlines: Deadlines,

@@ -23,6 +23,7 @@ mod methods;
 mod metrics;
 mod operation;
 mod page;
+mod pages;
 mod room;
 mod server;
 mod stream;

@@ -45,6 +45,7 @@ use crate::market::Markets;
 use crate::methods;
 use crate::metrics::Metrics;
 use crate::operation::Operations;
+use crate::pages::Pages;
 use crate::room::Room;
 use crate::trace::{self, Door, REQUEST_ID};
 use crate::trade::Trades;
@@ -62,7 +63,6 @@ const CORS_AGE_MAX: Duration = Duration::from_secs(600);
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// How long after the longest deadline a REST call is given up: the room answers before.
 const REST_GRACE: Duration = Duration::from_secs(1);
-const HEALTHZ: &str = "/healthz";
 
 /// The address of the socket that a request came in through.
 #[derive(Clone, Copy, Debug)]
@@ -88,9 +88,11 @@ pub(crate) fn doors<C: Calls>(
     leaving: &CancellationToken,
 ) -> Result<Inner, GatewayError> {
     let inside = stack(config, routes(config, room, health)?, &room.metrics, leaving)?;
+    let rest = transcoder()?;
     let hall = Hall {
         inside,
-        rest: transcoder()?,
+        pages: Pages::new(&rest, config.reflection),
+        rest,
         hops: config.limits.forwarded_hops,
         rest_max: config.deadlines.max + REST_GRACE,
     };
@@ -107,6 +109,7 @@ pub(crate) fn doors<C: Calls>(
 struct Hall {
     inside: Inner,
     rest: Transcoder,
+    pages: Pages,
     hops: usize,
     /// Longest that a REST call may take until its headers go out.
     rest_max: Duration,
@@ -242,8 +245,10 @@ async fn dispatch(hall: Hall, mut request: Request<Body>) -> Response<Body> {
     match door {
         Door::Grpc => hall.inside.pass(request).await,
         Door::GrpcWeb => settled(GrpcWebLayer::new().layer(hall.inside).call(request).await),
-        Door::Rest if request.uri().path() == HEALTHZ => alive(),
         Door::Rest => {
+            if let Some(page) = hall.pages.page(request.method(), request.uri().path()) {
+                return page;
+            }
             // The body is read out here, in front of the room and its deadline: a slow one must not stay for ever.
             let call = hall.rest.clone().into_service(hall.inside).call(request);
             match tokio::time::timeout(hall.rest_max, call).await {
@@ -274,15 +279,6 @@ fn door(request: &Request<Body>) -> Door {
     } else {
         Door::Rest
     }
-}
-
-/// The process answers. Whether calls would be carried out is another question: health, and readiness elsewhere.
-fn alive() -> Response<Body> {
-    let mut response = Response::new(Body::new(http_body_util::Full::new("{\"status\":\"ok\"}".into())));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 /// Gives every request an id, the client's if it is a sane one, and the response the same.

@@ -9,5 +9,6 @@ mod doors;
 mod edges;
 mod faults;
 mod history;
+mod pages;
 mod streams;
 mod tokens;

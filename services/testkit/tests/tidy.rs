@@ -14,7 +14,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["bus", "contracts", "engine-core"]),
     ("poller", &["bus", "contracts"]),
     ("recorder", &["bus", "contracts"]),
-    ("gateway", &["bus", "contracts", "transcode"]),
+    ("openapi", &["transcode"]),
+    ("gateway", &["bus", "contracts", "openapi", "transcode"]),
     ("bench", &["bus", "contracts"]),
     (
         "fulcrum",

@@ -77,7 +77,7 @@ pub(crate) struct GatewaySettings {
     /// gateway's own unless given.
     #[arg(long, env = "FULCRUM_CORS_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
     cors_origin: Vec<String>,
-    /// Hides the interface definitions (gRPC reflection).
+    /// Hides the interface definitions: gRPC reflection, `/openapi.json` and `/docs`.
     #[arg(long, env = "FULCRUM_NO_REFLECTION", value_parser = clap::builder::FalseyValueParser::new())]
     no_reflection: bool,
     /// How long a call may take when its client does not say.
