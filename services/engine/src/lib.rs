@@ -4,7 +4,7 @@
 //! fence, and only then answered. It follows the journal of every shard beside that, as a standby, as a check, and to write snapshots.
 //!
 //! Reading order: [`shard`] (one shard in memory), [`lead`] (the loop around it), [`journal`] (lease and fence), [`commit`] (the commit
-//! stage), [`recover`] and [`follow`] (coming back). The bridge between wire and core is [`wire`]; the only clock is in [`inbox`].
+//! stage), [`recover`] and [`follow`] (coming back), [`verify`] (doubting it). The bridge between wire and core is [`wire`]; the only clock is in [`inbox`].
 
 pub mod commit;
 pub mod config;
@@ -19,6 +19,7 @@ pub mod recover;
 mod run;
 pub mod shard;
 mod trace;
+pub mod verify;
 pub mod window;
 pub mod wire;
 

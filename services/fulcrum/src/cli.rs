@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::role::{bench, dead_letters, engine, gateway, migrate, poller, recorder, sim, token};
+use crate::role::{bench, dead_letters, engine, gateway, migrate, poller, recorder, sim, token, verify};
 use crate::{doctor, say, up};
 
 /// Leveraged trading over gRPC, grpc-web and REST, on Redis and Postgres.
@@ -33,6 +33,7 @@ enum Command {
     Ready(crate::ops::ReadyOptions),
     Doctor(Box<doctor::Options>),
     DeadLetters(dead_letters::Options),
+    Verify(verify::Options),
     Bench(Box<bench::Options>),
     Sim(sim::Options),
 }
@@ -72,6 +73,7 @@ async fn dispatch(command: Command, given: Option<&clap::ArgMatches>) -> Result<
         Command::Ready(options) => crate::ops::ready(options).await,
         Command::Doctor(options) => doctor::run(*options).await,
         Command::DeadLetters(options) => dead_letters::run(options).await,
+        Command::Verify(options) => verify::run(options).await,
         Command::Bench(options) => bench::run(*options).await,
         Command::Sim(options) => sim::run(options).await,
     }

@@ -8,8 +8,10 @@ use engine::EngineError;
 const OTHER: u8 = 1;
 /// An engine was fenced; starting again is right.
 const FENCED: u8 = 3;
+/// What is stored is damaged.
+const DAMAGED: u8 = 4;
 /// The exit codes that starting again does not mend: corrupt, unsafe database settings, clocks apart.
-const HOPELESS: [u8; 3] = [4, 5, 6];
+const HOPELESS: [u8; 3] = [DAMAGED, 5, 6];
 
 /// Why a command ended.
 #[derive(Debug)]
@@ -29,6 +31,15 @@ impl Failure {
         let killed = code.is_none();
         let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(OTHER);
         Self { code, killed, cause }
+    }
+
+    /// What is stored is not what was written.
+    pub(crate) fn damaged(cause: anyhow::Error) -> Self {
+        Self {
+            code: DAMAGED,
+            killed: false,
+            cause,
+        }
     }
 
     /// The process's exit code.
@@ -84,6 +95,12 @@ impl From<EngineError> for Failure {
             killed: false,
             cause: error.into(),
         }
+    }
+}
+
+impl From<engine::journal::JournalError> for Failure {
+    fn from(error: engine::journal::JournalError) -> Self {
+        anyhow::Error::from(error).context("the journal").into()
     }
 }
 

@@ -10,6 +10,11 @@ pub(crate) fn line(text: impl Display) {
     let _unheard = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Something to know that ends nothing.
+pub(crate) fn warning(text: &str) {
+    let _unheard = writeln!(std::io::stderr().lock(), "fulcrum: WARNING: {text}");
+}
+
 /// Why a command ended.
 pub(crate) fn error(text: &str) {
     let _unheard = writeln!(std::io::stderr().lock(), "fulcrum: {text}");

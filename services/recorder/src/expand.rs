@@ -5,8 +5,9 @@
 
 use chrono::{DateTime, Utc};
 use contracts::bus::journal_event::Kind;
+use contracts::bus::operation_record::Outcome;
 use contracts::bus::{
-    JournalBatch, JournalEntry, JournalEvent, LedgerAccountKind, OperationKind, OperationRecord, TradeState,
+    JournalBatch, JournalEntry, JournalEvent, LedgerAccountKind, OperationKind, OperationRecord, QuoteUsed, TradeState,
 };
 use contracts::v1::{CloseReason, Side, TradeStatus};
 use prost::Message as _;
@@ -14,7 +15,7 @@ use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use crate::error::RecorderError;
-use crate::rows::{CloseColumns, Expansion, JournalRow, LedgerRow, OperationRow, TradeRow};
+use crate::rows::{CloseColumns, Expansion, JournalRow, LedgerRow, OperationRow, PriceRow, TradeRow};
 
 /// Expands the rows that follow `cursor`.
 pub(crate) fn expand(shard: i32, cursor: i64, journal: &[JournalRow]) -> Result<Expansion, RecorderError> {
@@ -33,7 +34,12 @@ pub(crate) fn expand(shard: i32, cursor: i64, journal: &[JournalRow]) -> Result<
         for entry in &batch.entries {
             let sequence = i64::try_from(entry.sequence).unwrap_or(i64::MAX);
             follows(shard, expansion.last_seq, sequence)?;
-            At { shard, sequence }.entry(entry, &mut expansion)?;
+            At {
+                shard,
+                sequence,
+                epoch: row.epoch,
+            }
+            .entry(entry, &mut expansion)?;
             expansion.last_seq = sequence;
         }
         // The row says where it ends; entries missing at its end are a gap too.
@@ -66,6 +72,7 @@ fn follows(shard: i32, last: i64, next: i64) -> Result<(), RecorderError> {
 struct At {
     shard: i32,
     sequence: i64,
+    epoch: i64,
 }
 
 /// What a ledger line takes from its event.
@@ -95,7 +102,7 @@ impl At {
         into.operations.extend(operation);
         let mut line = 0;
         for (number, event) in (0..).zip(&entry.events) {
-            let booking = self.event(at, event, into)?;
+            let booking = self.event(at, number, event, into)?;
             self.balanced(number, event)?;
             for written in &event.lines {
                 into.ledger.push(LedgerRow {
@@ -121,7 +128,15 @@ impl At {
     }
 
     fn operation(self, at: DateTime<Utc>, record: &OperationRecord) -> Result<OperationRow, RecorderError> {
+        let (refusal, result) = match &record.outcome {
+            Some(Outcome::Response(response)) => (None, response.to_vec()),
+            Some(Outcome::Failure(failure)) => (Some(failure.reason().code()), failure.encode_to_vec()),
+            None => (None, Vec::new()),
+        };
         Ok(OperationRow {
+            epoch: self.epoch,
+            refusal,
+            result,
             // A principal is what a token says, and Postgres keeps no NUL in a text.
             principal: record.principal.replace('\0', "\u{fffd}"),
             request_id: Uuid::from_slice(&record.request_id).map_err(|_| self.unreadable("the request id"))?,
@@ -134,7 +149,13 @@ impl At {
     }
 
     /// Takes what an event says about trades, and says how its money is booked.
-    fn event(self, at: DateTime<Utc>, event: &JournalEvent, into: &mut Expansion) -> Result<Booking, RecorderError> {
+    fn event(
+        self,
+        at: DateTime<Utc>,
+        number: i32,
+        event: &JournalEvent,
+        into: &mut Expansion,
+    ) -> Result<Booking, RecorderError> {
         let house = |kind| Booking {
             kind,
             account_id: String::new(),
@@ -164,13 +185,11 @@ impl At {
                 Kind::TradeOpened(it) => {
                     let mut row = self.trade(it.trade.as_ref())?;
                     row.opened_seq = Some(self.sequence);
-                    row.quote = Some(
-                        it.quote
-                            .as_ref()
-                            .ok_or_else(|| self.unreadable("the quote"))?
-                            .encode_to_vec(),
-                    );
+                    let quote = it.quote.as_ref().ok_or_else(|| self.unreadable("the quote"))?;
+                    row.quote = Some(quote.encode_to_vec());
                     let booking = trade("TRADE_OPENED", &row);
+                    let price = Some(row.entry_price);
+                    into.prices.push(self.quoted(number, &booking, price, quote)?);
                     into.trades.change(row);
                     booking
                 }
@@ -178,28 +197,53 @@ impl At {
                 Kind::TradeModified(it) => {
                     let row = self.trade(it.trade.as_ref())?;
                     let booking = trade("TRADE_MODIFIED", &row);
+                    if let Some(quote) = &it.quote {
+                        into.prices.push(self.quoted(number, &booking, None, quote)?);
+                    }
                     into.trades.change(row);
                     booking
                 }
                 Kind::TradeClosed(it) => {
                     let mut row = self.trade(it.trade.as_ref())?;
                     row.closed_at = (row.status == status(TradeStatus::Closed)).then_some(at);
+                    let price = self.decimal(&it.close_price, "the close price")?;
                     row.close = Some(CloseColumns {
-                        price: self.decimal(&it.close_price, "the close price")?,
+                        price,
                         reason: self.known(CloseReason::try_from(it.reason), "the close reason")?,
                     });
-                    row.quote = Some(
-                        it.quote
-                            .as_ref()
-                            .ok_or_else(|| self.unreadable("the quote"))?
-                            .encode_to_vec(),
-                    );
+                    let quote = it.quote.as_ref().ok_or_else(|| self.unreadable("the quote"))?;
+                    row.quote = Some(quote.encode_to_vec());
                     let booking = trade("TRADE_CLOSED", &row);
+                    into.prices.push(self.quoted(number, &booking, Some(price), quote)?);
                     into.trades.change(row);
                     booking
                 }
             },
         )
+    }
+
+    /// The quote behind an event.
+    fn quoted(
+        self,
+        event: i32,
+        booking: &Booking,
+        price: Option<Decimal>,
+        quote: &QuoteUsed,
+    ) -> Result<PriceRow, RecorderError> {
+        Ok(PriceRow {
+            seq: self.sequence,
+            event,
+            trade_number: booking.trade_number.unwrap_or_default(),
+            kind: booking.kind,
+            symbol: quote.symbol.clone(),
+            price,
+            bid: self.price(&quote.bid, "a quote's bid")?,
+            ask: self.price(&quote.ask, "a quote's ask")?,
+            venue_bid: self.price(&quote.venue_bid, "a quote's venue bid")?,
+            venue_ask: self.price(&quote.venue_ask, "a quote's venue ask")?,
+            venue_time: self.time(quote.venue_time_us)?,
+            update_id: i64::try_from(quote.update_id).unwrap_or(i64::MAX),
+        })
     }
 
     fn trade(self, state: Option<&TradeState>) -> Result<TradeRow, RecorderError> {

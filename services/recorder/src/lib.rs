@@ -8,7 +8,7 @@
 //! each stops it with its own [`RecorderError`], because a read model that papers over one of them is worse than a late one. A store that
 //! is away stops nothing; it is tried again.
 //!
-//! Everything but the candles can be made again: [`rebuild`].
+//! Everything but the candles can be made again: [`rebuild`]; and held against the journal: [`verify`].
 //!
 //! Reading order: `rows` (what the tables hold), `expand` (journal to rows, pure), `store` (rows to tables), `run` (the loop), then
 //! `candles`.
@@ -20,6 +20,7 @@ mod metrics;
 mod rows;
 mod run;
 mod store;
+pub mod verify;
 
 use std::time::Duration;
 

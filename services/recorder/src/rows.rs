@@ -12,6 +12,8 @@ pub(crate) struct JournalRow {
     pub(crate) shard: i32,
     pub(crate) first_seq: i64,
     pub(crate) last_seq: i64,
+    /// Leadership that wrote it.
+    pub(crate) epoch: i64,
     /// Encoded `fulcrum.bus.v1.JournalBatch`.
     pub(crate) body: Vec<u8>,
 }
@@ -33,6 +35,7 @@ pub(crate) struct Expansion {
     pub(crate) operations: Vec<OperationRow>,
     pub(crate) trades: Trades,
     pub(crate) ledger: Vec<LedgerRow>,
+    pub(crate) prices: Vec<PriceRow>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +45,31 @@ pub(crate) struct OperationRow {
     pub(crate) account_id: String,
     pub(crate) seq: i64,
     pub(crate) kind: i16,
+    pub(crate) epoch: i64,
     pub(crate) done_at: DateTime<Utc>,
+    /// Why it was refused; nothing when it was executed.
+    pub(crate) refusal: Option<&'static str>,
+    /// The first answer, encoded.
+    pub(crate) result: Vec<u8>,
     pub(crate) record: Vec<u8>,
+}
+
+/// The quote behind one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PriceRow {
+    pub(crate) seq: i64,
+    pub(crate) event: i32,
+    pub(crate) trade_number: i64,
+    pub(crate) kind: &'static str,
+    pub(crate) symbol: String,
+    /// Executed at; nothing when the quote was looked at only.
+    pub(crate) price: Option<Decimal>,
+    pub(crate) bid: Option<Decimal>,
+    pub(crate) ask: Option<Decimal>,
+    pub(crate) venue_bid: Option<Decimal>,
+    pub(crate) venue_ask: Option<Decimal>,
+    pub(crate) venue_time: DateTime<Utc>,
+    pub(crate) update_id: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +145,11 @@ impl Trades {
         row.closed_at = row.closed_at.or(before.closed_at);
         row.close = row.close.take().or(before.close);
         row.quote = row.quote.take().or(before.quote);
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> &[TradeRow] {
+        &self.rows
     }
 
     /// Those opened in this stretch.

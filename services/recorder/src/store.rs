@@ -5,11 +5,11 @@
 //! statement costs more than a row: sixteen small transactions would cost the database more than the engine's commits do.
 
 use rust_decimal::Decimal;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::error::RecorderError;
-use crate::rows::{Expansion, JournalRow, LedgerRow, OperationRow, Stretch, TradeRow};
+use crate::rows::{Expansion, JournalRow, LedgerRow, OperationRow, PriceRow, Stretch, TradeRow};
 
 /// Most journal entries of one transaction, but for each shard's last row, which is taken whole.
 const SEQUENCES_MAX: i64 = 8_192;
@@ -32,18 +32,21 @@ pub(crate) async fn positions(pool: &PgPool) -> Result<Vec<Position>, RecorderEr
 }
 
 /// Where a shard's cursor is now.
-pub(crate) async fn cursor(pool: &PgPool, shard: i32) -> Result<i64, RecorderError> {
+pub(crate) async fn cursor(of: impl PgExecutor<'_>, shard: i32) -> Result<i64, RecorderError> {
     let sql = "SELECT seq FROM recorder_cursor WHERE shard = $1";
-    let cursor: Option<i64> = sqlx::query_scalar(sql).bind(shard).fetch_optional(pool).await?;
+    let cursor: Option<i64> = sqlx::query_scalar(sql).bind(shard).fetch_optional(of).await?;
     Ok(cursor.unwrap_or(0))
 }
 
 /// The next rows of the journals of these shards, by shard and in order; a bounded number of them, spread over the shards.
-pub(crate) async fn journal_after(pool: &PgPool, moved: &[Position]) -> Result<Vec<JournalRow>, RecorderError> {
-    let sql = "SELECT moved.shard, rows.first_seq, rows.last_seq, rows.body
+pub(crate) async fn journal_after(
+    of: impl PgExecutor<'_>,
+    moved: &[Position],
+) -> Result<Vec<JournalRow>, RecorderError> {
+    let sql = "SELECT moved.shard, rows.first_seq, rows.last_seq, rows.epoch, rows.body
                FROM unnest($1::int[], $2::bigint[]) AS moved (shard, cursor)
                CROSS JOIN LATERAL (
-                   SELECT first_seq, last_seq, body FROM journal
+                   SELECT first_seq, last_seq, epoch, body FROM journal
                    WHERE journal.shard = moved.shard AND first_seq > moved.cursor AND first_seq <= moved.cursor + $3
                    ORDER BY first_seq LIMIT $4) AS rows
                ORDER BY moved.shard, rows.first_seq";
@@ -53,7 +56,7 @@ pub(crate) async fn journal_after(pool: &PgPool, moved: &[Position]) -> Result<V
         .bind(column(moved, |position| position.cursor))
         .bind((SEQUENCES_MAX / share).max(1))
         .bind((ROWS_MAX / share).max(1))
-        .fetch_all(pool)
+        .fetch_all(of)
         .await?)
 }
 
@@ -101,6 +104,7 @@ pub(crate) async fn commit(pool: &PgPool, stretches: &[Stretch]) -> Result<Commi
     insert_trades(&mut transaction, &of_shards(stretches, |it| it.trades.opened())).await?;
     update_trades(&mut transaction, &of_shards(stretches, |it| it.trades.changed())).await?;
     insert_ledger(&mut transaction, &of_shards(stretches, |it| it.ledger.iter())).await?;
+    insert_prices(&mut transaction, &of_shards(stretches, |it| it.prices.iter())).await?;
     transaction.commit().await?;
     Ok(Committed::Done)
 }
@@ -130,10 +134,11 @@ async fn insert_operations(connection: &mut PgConnection, rows: &[Of<'_, Operati
     if rows.is_empty() {
         return Ok(());
     }
-    let sql = "INSERT INTO operations (shard, principal, request_id, account_id, seq, kind, done_at, record)
-               SELECT shard, principal, request_id, account_id, seq, kind, done_at, record
-               FROM unnest($1::int[], $2::text[], $3::uuid[], $4::text[], $5::bigint[], $6::smallint[], $7::timestamptz[], $8::bytea[])
-                    AS new (shard, principal, request_id, account_id, seq, kind, done_at, record)
+    let sql = "INSERT INTO operations (shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result)
+               SELECT shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result
+               FROM unnest($1::int[], $2::text[], $3::uuid[], $4::text[], $5::bigint[], $6::smallint[], $7::timestamptz[], $8::bytea[],
+                    $9::bigint[], $10::text[], $11::bytea[])
+                    AS new (shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result)
                ON CONFLICT DO NOTHING";
     let inserted = sqlx::query(sql)
         .bind(column(rows, |(shard, _)| *shard))
@@ -144,6 +149,9 @@ async fn insert_operations(connection: &mut PgConnection, rows: &[Of<'_, Operati
         .bind(column(rows, |(_, row)| row.kind))
         .bind(column(rows, |(_, row)| row.done_at))
         .bind(column(rows, |(_, row)| row.record.as_slice()))
+        .bind(column(rows, |(_, row)| row.epoch))
+        .bind(column(rows, |(_, row)| row.refusal))
+        .bind(column(rows, |(_, row)| row.result.as_slice()))
         .execute(&mut *connection)
         .await?;
     if inserted.rows_affected() == rows.len() as u64 {
@@ -292,11 +300,42 @@ async fn insert_ledger(connection: &mut PgConnection, rows: &[Of<'_, LedgerRow>]
     Ok(())
 }
 
+async fn insert_prices(connection: &mut PgConnection, rows: &[Of<'_, PriceRow>]) -> Result<(), RecorderError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sql = "INSERT INTO prices_used (shard, seq, event, trade_number, kind, symbol, price, bid, ask, venue_bid, venue_ask, venue_time,
+                   update_id)
+               SELECT shard, seq, event, trade_number, kind, symbol, price, bid, ask, venue_bid, venue_ask, venue_time, update_id
+               FROM unnest($1::int[], $2::bigint[], $3::integer[], $4::bigint[], $5::text[], $6::text[], $7::text[]::numeric[],
+                    $8::text[]::numeric[], $9::text[]::numeric[], $10::text[]::numeric[], $11::text[]::numeric[], $12::timestamptz[],
+                    $13::bigint[])
+                    AS new (shard, seq, event, trade_number, kind, symbol, price, bid, ask, venue_bid, venue_ask, venue_time, update_id)";
+    let prices = |of: fn(&PriceRow) -> Option<Decimal>| column(rows, |(_, row)| of(row).map(|price| price.to_string()));
+    sqlx::query(sql)
+        .bind(column(rows, |(shard, _)| *shard))
+        .bind(column(rows, |(_, row)| row.seq))
+        .bind(column(rows, |(_, row)| row.event))
+        .bind(column(rows, |(_, row)| row.trade_number))
+        .bind(column(rows, |(_, row)| row.kind))
+        .bind(column(rows, |(_, row)| row.symbol.as_str()))
+        .bind(prices(|row| row.price))
+        .bind(prices(|row| row.bid))
+        .bind(prices(|row| row.ask))
+        .bind(prices(|row| row.venue_bid))
+        .bind(prices(|row| row.venue_ask))
+        .bind(column(rows, |(_, row)| row.venue_time))
+        .bind(column(rows, |(_, row)| row.update_id))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Empties the read models that the journal makes, if it still can; says how far each shard is.
 pub(crate) async fn empty(pool: &PgPool) -> Result<Vec<Position>, RecorderError> {
     let mut transaction = pool.begin().await?;
     // In the order in which a commit touches them, so that the two wait for each other and never both.
-    sqlx::query("TRUNCATE recorder_cursor, operations, trades, ledger_entries")
+    sqlx::query("TRUNCATE recorder_cursor, operations, trades, ledger_entries, prices_used")
         .execute(&mut *transaction)
         .await?;
     let sql = "SELECT shard, (SELECT min(first_seq) FROM journal WHERE journal.shard = shard_head.shard)

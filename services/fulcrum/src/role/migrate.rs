@@ -37,6 +37,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let telemetry = Telemetry::install(&options.telemetry, "migrate", None)?;
     let pool = super::pool(&options.database.database_url, 1)?;
     let shards = migrate(&pool, options.shards.shards).await?;
+    if let Some(missing) = audit_access(&pool).await? {
+        say::warning(&format!("nobody can audit this database from outside yet: {missing}"));
+    }
     say::line(format!("the database is up to date and has {shards} shards"));
     telemetry.shutdown().await;
     Ok(())
@@ -54,6 +57,15 @@ pub(crate) async fn migrate(pool: &PgPool, shards: Option<u32>) -> Result<u32, F
         .map_err(|error| error.context("the database's schema"))?;
     let mut connection = pool.acquire().await?;
     settle_shards(&mut connection, shards).await
+}
+
+/// Lets the role `auditor` see what it is to see; says what keeps it from that.
+///
+/// # Errors
+/// When the database is away.
+async fn audit_access(pool: &PgPool) -> Result<Option<String>, Failure> {
+    let missing: String = sqlx::query_scalar("SELECT audit_access()").fetch_one(pool).await?;
+    Ok(Some(missing).filter(|missing| !missing.is_empty()))
 }
 
 async fn settle_shards(connection: &mut PgConnection, wanted: Option<u32>) -> Result<u32, Failure> {
@@ -115,6 +127,94 @@ mod tests {
 
         assert_eq!(migrate(&pool, None).await.unwrap(), 4, "not said is not another number");
         assert_eq!(migrate(&pool, Some(4)).await.unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn an_auditor_sees_the_views_and_changes_nothing() {
+        let postgres = PrivatePostgres::start().await;
+        let pool = postgres.pool();
+        migrate(&pool, Some(1)).await.unwrap();
+        assert_eq!(
+            audit_access(&pool).await.unwrap(),
+            None,
+            "nothing is missing, the second time neither"
+        );
+        let mut auditor = pool.acquire().await.unwrap();
+        sqlx::query("SET ROLE auditor").execute(&mut *auditor).await.unwrap();
+        for view in [
+            "audit_operations",
+            "audit_ledger",
+            "audit_balances",
+            "audit_trades",
+            "audit_prices",
+            "audit_snapshots",
+            "audit_chain",
+            "dead_letters",
+        ] {
+            let sql = format!("SELECT * FROM {view}");
+            let seen = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *auditor).await;
+            assert!(seen.is_ok(), "{view}: {seen:?}");
+            let described = "SELECT obj_description($1::regclass, 'pg_class') IS NOT NULL";
+            let described: bool = sqlx::query_scalar(described)
+                .bind(view)
+                .fetch_one(&mut *auditor)
+                .await
+                .unwrap();
+            assert!(described, "{view} says nothing about itself");
+        }
+        for forbidden in [
+            "DELETE FROM dead_letters",
+            "DELETE FROM audit_operations",
+            "UPDATE audit_ledger SET amount = 0",
+            "SELECT * FROM journal",
+            "CREATE TABLE mine (n integer)",
+        ] {
+            let done = sqlx::query(forbidden).execute(&mut *auditor).await;
+            assert!(
+                done.is_err_and(|error| error.to_string().contains("permission denied")),
+                "{forbidden}"
+            );
+        }
+        let columns: Vec<String> = sqlx::query_scalar(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = 'audit_operations'::regclass ORDER BY attnum",
+        )
+        .fetch_all(&mut *auditor)
+        .await
+        .unwrap();
+        let promised = "shard seq epoch principal request_id kind status result ts";
+        assert_eq!(columns.join(" "), promised);
+    }
+
+    #[tokio::test]
+    async fn one_who_may_not_make_roles_migrates_and_is_told_what_is_missing() {
+        let postgres = PrivatePostgres::start().await;
+        let pool = postgres.pool();
+        for sql in [
+            "CREATE ROLE plain NOLOGIN",
+            "GRANT ALL ON SCHEMA public TO plain",
+            "GRANT ALL ON DATABASE postgres TO plain",
+        ] {
+            sqlx::query(sql).execute(&pool).await.unwrap();
+        }
+        let plain = sqlx::postgres::PgPoolOptions::new()
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::query("SET ROLE plain").execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect(&postgres.url())
+            .await
+            .unwrap();
+        migrate(&plain, Some(1)).await.unwrap();
+        let missing = audit_access(&plain).await.unwrap().expect("it may not make roles");
+        assert!(missing.contains("CREATE ROLE auditor NOLOGIN"), "{missing}");
+        sqlx::query("CREATE ROLE auditor NOLOGIN").execute(&pool).await.unwrap();
+        assert_eq!(
+            audit_access(&plain).await.unwrap(),
+            None,
+            "made by another, granted by the owner"
+        );
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ pub(crate) mod poller;
 pub(crate) mod recorder;
 pub(crate) mod sim;
 pub(crate) mod token;
+pub(crate) mod verify;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;

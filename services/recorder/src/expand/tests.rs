@@ -146,6 +146,7 @@ fn row(entries: Vec<JournalEntry>) -> JournalRow {
         shard: 7,
         first_seq,
         last_seq,
+        epoch: 1,
         body: JournalBatch {
             entries,
             price_cursor: "1-0".into(),
@@ -463,6 +464,7 @@ fn what_cannot_be_read_is_an_error_and_never_a_blank() {
         shard: 7,
         first_seq: 1,
         last_seq: 1,
+        epoch: 1,
         body: vec![0xff],
     };
     assert!(matches!(
