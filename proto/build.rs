@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "fulcrum/v1/balance_service.proto",
     "fulcrum/v1/common.proto",
     "fulcrum/v1/error.proto",
+    "fulcrum/v1/house_service.proto",
     "fulcrum/v1/market_service.proto",
     "fulcrum/v1/operation_service.proto",
     "fulcrum/v1/trade_service.proto",

@@ -40,6 +40,8 @@ pub(crate) enum Scope {
     Trade,
     /// Money in and out.
     Fund,
+    /// The house's books.
+    Operator,
 }
 
 impl Scope {
@@ -48,6 +50,7 @@ impl Scope {
             Self::View => "view",
             Self::Trade => "trade",
             Self::Fund => "fund",
+            Self::Operator => "operator",
         }
     }
 }

@@ -16,6 +16,7 @@ mod deadline;
 mod failure;
 mod health;
 mod history;
+mod house;
 mod limits;
 mod listen;
 mod market;

@@ -96,7 +96,8 @@ impl<C: Calls> Room<C> {
         R: Message + Default,
     {
         let request_id = it.request_id;
-        let reply = self.send(call, &it.account_id, Some(request_id), 0, command(it.command))?;
+        let shard = self.shard(&it.account_id);
+        let reply = self.send(call, shard, &it.account_id, Some(request_id), 0, command(it.command))?;
         let ended = tokio::spawn(reply.in_current_span()).await;
         match ended.map_err(|cause| Failure::Internal(format!("a call did not end: {cause}")))? {
             Err(CallError::UnknownOutcome) => Err(Failure::UnknownOutcome {
@@ -107,7 +108,7 @@ impl<C: Calls> Room<C> {
         }
     }
 
-    /// Asks the engine. `account_id` is empty for the market.
+    /// Asks the engine. `account_id` is empty for the market, which every shard knows.
     pub async fn read<R>(
         &self,
         call: &Call,
@@ -118,18 +119,26 @@ impl<C: Calls> Room<C> {
     where
         R: Message + Default,
     {
-        let reply = self.send(call, account_id, None, min_sequence, command)?;
-        match reply.await {
-            // It changed nothing, so nothing is unknown.
-            Err(CallError::UnknownOutcome) => Err(Failure::Expired),
-            Err(error) => Err(error.into()),
-            Ok(reply) => wire::answer(reply),
-        }
+        let shard = if account_id.is_empty() {
+            0
+        } else {
+            self.shard(account_id)
+        };
+        told(self.send(call, shard, account_id, None, min_sequence, command)?.await)
+    }
+
+    /// Asks the engine about a whole shard.
+    pub async fn read_shard<R>(&self, call: &Call, shard: u32, command: Command) -> Result<Answer<R>, Failure>
+    where
+        R: Message + Default,
+    {
+        told(self.send(call, shard, "", None, 0, command)?.await)
     }
 
     fn send(
         &self,
         call: &Call,
+        shard: u32,
         account_id: &str,
         request_id: Option<Uuid>,
         min_sequence: u64,
@@ -142,11 +151,7 @@ impl<C: Calls> Room<C> {
         let request = contracts::bus::Request::from(Envelope {
             principal: &call.identity.principal,
             account_id,
-            shard: if account_id.is_empty() {
-                0
-            } else {
-                self.shard(account_id)
-            },
+            shard,
             request_id,
             expires_at_us: deadline.wall_us(),
             traceparent: &call.traceparent,
@@ -155,5 +160,15 @@ impl<C: Calls> Room<C> {
         });
         let calls = self.calls.clone();
         Ok(async move { calls.call(request, deadline.at).await })
+    }
+}
+
+/// The answer to a read.
+fn told<R: Message + Default>(reply: Result<contracts::bus::Reply, CallError>) -> Result<Answer<R>, Failure> {
+    match reply {
+        // It changed nothing, so nothing is unknown.
+        Err(CallError::UnknownOutcome) => Err(Failure::Expired),
+        Err(error) => Err(error.into()),
+        Ok(reply) => wire::answer(reply),
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bus::Calls;
 use contracts::DESCRIPTOR_SET;
 use contracts::v1::balance_service_server::BalanceServiceServer;
+use contracts::v1::house_service_server::HouseServiceServer;
 use contracts::v1::market_service_server::MarketServiceServer;
 use contracts::v1::operation_service_server::OperationServiceServer;
 use contracts::v1::trade_service_server::TradeServiceServer;
@@ -40,6 +41,7 @@ use crate::balance::Balances;
 use crate::config::Config;
 use crate::deadline;
 use crate::failure::Failure;
+use crate::house::House;
 use crate::limits::{self, Limiter, Peer};
 use crate::market::Markets;
 use crate::methods;
@@ -194,6 +196,7 @@ fn routes<C: Calls>(
         .add_service(offered!(WalletServiceServer::new(Wallets(Arc::clone(room)))))
         .add_service(offered!(BalanceServiceServer::new(Balances(Arc::clone(room)))))
         .add_service(offered!(MarketServiceServer::new(Markets(Arc::clone(room)))))
+        .add_service(offered!(HouseServiceServer::new(House(Arc::clone(room)))))
         .add_service(offered!(OperationServiceServer::new(Operations(Arc::clone(room)))))
         .add_service(health);
     if config.reflection {

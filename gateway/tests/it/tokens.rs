@@ -232,17 +232,19 @@ async fn a_scope_covers_what_it_says() {
         account,
         json!({"accountId": "demo", "amount": {"currencyCode": "USDC", "amount": "1"}}),
     );
+    let books = get("HouseService/GetConservation", "/v1/conservation", json!({}));
     for (scope, allowed) in [
-        ("view", [true, true, false, false, false]),
-        ("trade", [false, false, true, true, false]),
-        ("fund", [false, false, false, false, true]),
-        ("view trade fund", [true; 5]),
-        ("operator", [false; 5]),
-        ("", [false; 5]),
-        ("viewtrade VIEW", [false; 5]),
+        ("view", [true, true, false, false, false, false]),
+        ("trade", [false, false, true, true, false, false]),
+        ("fund", [false, false, false, false, true, false]),
+        ("view trade fund", [true, true, true, true, true, false]),
+        ("operator", [false, false, false, false, false, true]),
+        ("view operator", [true, true, false, false, false, true]),
+        ("", [false; 6]),
+        ("viewtrade VIEW operators", [false; 6]),
     ] {
         let authorization = bearer(&signed(&claims(&["demo"], scope)));
-        for (case, allowed) in [&view, &market, &trade, &make, &fund].into_iter().zip(allowed) {
+        for (case, allowed) in [&view, &market, &trade, &make, &fund, &books].into_iter().zip(allowed) {
             for door in DOORS {
                 let (_, outcome) = call(gateway.address, door, case, &[("authorization", &authorization)]).await;
                 let wanted = if allowed { (0, "") } else { (7, "NOT_ALLOWED") };

@@ -192,6 +192,7 @@ async fn live(mesh: &Mesh, world: &World, door: Door) -> Life {
     let closed = trades(&mut life, world).await;
     operations(&mut life, &closed).await;
     tokens(mesh, &mut life).await;
+    conservation(mesh, &mut life).await;
     streams(&mut life).await;
     life
 }
@@ -1022,6 +1023,35 @@ async fn tokens(mesh: &Mesh, life: &mut Life) {
             &[],
         )
         .await;
+    }
+}
+
+/// The house's books are for operators, and they balance; whichever door they are read through, they are the same.
+async fn conservation(mesh: &Mesh, life: &mut Life) {
+    life.bad("GetConservation", json!({}), PermissionDenied, "NOT_ALLOWED", &[])
+        .await;
+    let mut claims = mesh.issuer.claims("operator");
+    claims.scope = "operator".to_owned();
+    let token = mesh.issuer.sign(&claims);
+    let [here, there] = [life.client.door, Door::Grpc].map(|door| Client::new(door, mesh.address, &token));
+    let proof = here.call("GetConservation", json!({})).await.good();
+    assert_eq!(proof, there.call("GetConservation", json!({})).await.good());
+    let [shard] = proof["shards"].as_array().expect("shards").as_slice() else {
+        panic!("one shard: {proof}")
+    };
+    let hash = shard["stateHash"].as_str().expect("a hash");
+    assert!(hash.len() == 32 && hash != "0".repeat(32), "{proof}");
+    assert_eq!(shard["currencies"], proof["totals"], "of one shard");
+    let totals = proof["totals"].as_array().expect("totals");
+    assert!(totals.iter().any(|one| one["currencyCode"] == "USDC"), "{proof}");
+    for one in totals {
+        let sum: rust_decimal::Decimal = ["clientBalances", "lockedMargin", "house", "fees"]
+            .iter()
+            .map(|part| decimal(&one[part]))
+            .sum();
+        assert_eq!(sum, decimal(&one["netDeposits"]), "{proof}");
+        assert!(decimal(&one["difference"]).is_zero(), "{proof}");
+        assert_eq!(one["currencyCode"] == "USDC", !sum.is_zero(), "{proof}");
     }
 }
 

@@ -4,8 +4,9 @@
 //! entries; in a replay [`Shard::replay`] applies what was journaled and decides nothing. Both fold through the same two functions, so
 //! a follower and a leader cannot come to different states.
 //!
-//! Mutations stand in `mutate`, answers from memory in `read`, the way into a snapshot and back in `snapshot`.
+//! Mutations stand in `mutate`, answers from memory in `read` and `conservation`, the way into a snapshot and back in `snapshot`.
 
+mod conservation;
 mod corrupt;
 mod mutate;
 mod read;

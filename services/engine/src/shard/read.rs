@@ -112,6 +112,7 @@ impl Shard {
                 }
                 .encode_to_vec())
             }
+            Sent::GetConservation(_) => Ok(self.conservation()?.encode_to_vec()),
             Sent::InitializeWallet(_)
             | Sent::Deposit(_)
             | Sent::Withdraw(_)

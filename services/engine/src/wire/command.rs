@@ -37,7 +37,8 @@ pub fn kind_of(sent: &Sent) -> Option<OperationKind> {
         | Sent::ListInstruments(_)
         | Sent::GetQuote(_)
         | Sent::GetOperation(_)
-        | Sent::AccountSnapshot(_) => None,
+        | Sent::AccountSnapshot(_)
+        | Sent::GetConservation(_) => None,
     }
 }
 
