@@ -36,6 +36,7 @@ enum Command {
     Verify(verify::Options),
     Bench(Box<bench::Options>),
     Sim(sim::Options),
+    Chaos(chaos::Options),
 }
 
 /// Runs the command of this process's arguments.
@@ -76,5 +77,6 @@ async fn dispatch(command: Command, given: Option<&clap::ArgMatches>) -> Result<
         Command::Verify(options) => verify::run(options).await,
         Command::Bench(options) => bench::run(*options).await,
         Command::Sim(options) => sim::run(options).await,
+        Command::Chaos(options) => Ok(chaos::command(options).await?),
     }
 }

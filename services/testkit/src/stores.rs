@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use server::{Ending, Server};
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
@@ -127,6 +128,29 @@ impl PrivatePostgres {
         self.server = None;
     }
 
+    /// Kills its first process with signal 9, as a machine short of memory does. The others notice and go by themselves, and may
+    /// finish the statement they are at first.
+    ///
+    /// # Panics
+    /// When they do not go.
+    pub async fn crash(&mut self) {
+        let data = self
+            .directory
+            .path()
+            .join("data")
+            .canonicalize()
+            .expect("our own directory");
+        let first = std::fs::read_to_string(data.join("postmaster.pid")).ok();
+        let first = first.and_then(|text| Pid::from_raw(text.lines().next()?.trim().parse().ok()?));
+        kill_process(first.expect("a running Postgres"), Signal::KILL).expect("a running Postgres");
+        let start = Instant::now();
+        while server::works_in(&data) {
+            assert!(start.elapsed() < READY_TIMEOUT, "processes of a dead Postgres stay");
+            tokio::time::sleep(READY_PAUSE).await;
+        }
+        self.kill();
+    }
+
     /// Starts it again on the same data and the same address.
     ///
     /// # Panics
@@ -225,6 +249,51 @@ impl PrivateRedis {
         })
         .await;
         self.server = Some(server);
+    }
+
+    /// Takes away all it has, and lets it run.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub async fn empty(&self) {
+        self.command("FLUSHALL").await;
+    }
+
+    /// Keeps a copy of what it has now.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub async fn keep_copy(&self) {
+        self.command("SAVE").await;
+        std::fs::rename(self.dump(), self.copy()).expect("our own directory");
+    }
+
+    /// Kills it and starts it again with what it had when [`PrivateRedis::keep_copy`] was called last.
+    ///
+    /// # Panics
+    /// When there is no copy, or it does not start.
+    pub async fn start_again_from_copy(&mut self) {
+        self.kill();
+        std::fs::copy(self.copy(), self.dump()).expect("a copy that was kept");
+        self.start_again().await;
+        // It is empty again after the next start.
+        std::fs::remove_file(self.dump()).expect("our own directory");
+    }
+
+    async fn command(&self, name: &str) {
+        let client = redis::Client::open(self.url()).expect("our own address");
+        let connection = client.get_multiplexed_async_connection().await;
+        let mut connection = connection.expect("a running Redis");
+        let done = redis::cmd(name).exec_async(&mut connection).await;
+        done.expect("a running Redis");
+    }
+
+    fn dump(&self) -> PathBuf {
+        self.directory.path().join("dump.rdb")
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.directory.path().join("copy.rdb")
     }
 
     fn socket(&self) -> PathBuf {

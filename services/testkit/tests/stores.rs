@@ -75,6 +75,33 @@ async fn a_private_redis_loses_everything_or_nothing_as_asked() {
     assert_eq!(get(&faithful).await.as_deref(), Some("value"));
 }
 
+#[tokio::test]
+async fn a_private_redis_can_be_emptied_and_brought_back_to_what_it_was() {
+    let mut redis = PrivateRedis::start().await;
+    set(&redis).await;
+    redis.keep_copy().await;
+    redis.empty().await;
+    assert_eq!(get(&redis).await, None);
+    redis.start_again_from_copy().await;
+    assert_eq!(get(&redis).await.as_deref(), Some("value"));
+    redis.start_again().await;
+    assert_eq!(get(&redis).await, None, "once");
+}
+
+#[tokio::test]
+async fn a_postgres_whose_first_process_was_killed_starts_again_with_what_was_committed() {
+    let mut postgres = PrivatePostgres::migrated().await;
+    let pool = postgres.pool();
+    sqlx::query("INSERT INTO cluster (shards) VALUES (16)")
+        .execute(&pool)
+        .await
+        .unwrap();
+    postgres.crash().await;
+    assert!(postgres.pool().acquire().await.is_err(), "it is down");
+    postgres.start_again().await;
+    assert_eq!(count(&postgres.pool()).await, 1);
+}
+
 /// What the next test runs in a process of its own, to be killed there. On its own it has nothing to do.
 #[tokio::test]
 async fn holds_a_store_until_killed() {

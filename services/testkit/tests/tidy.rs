@@ -17,11 +17,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("openapi", &["transcode"]),
     ("gateway", &["bus", "contracts", "openapi", "transcode"]),
     ("bench", &["bus", "contracts"]),
+    ("chaos", &["contracts", "testkit"]),
     (
         "fulcrum",
         &[
             "bench",
             "bus",
+            "chaos",
             "contracts",
             "engine",
             "gateway",

@@ -75,3 +75,11 @@ impl Drop for Server {
         let _ = self.keeper.wait();
     }
 }
+
+/// Whether any process works in a directory.
+pub(super) fn works_in(directory: &Path) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok())
+        .any(|its| its == directory)
+}
