@@ -171,13 +171,22 @@ impl Mesh {
     /// When one of them is not.
     pub async fn start(program: &Path, shards: u32) -> anyhow::Result<Self> {
         let mut mesh = Self::prepare(program, shards).await?;
-        for role in Role::ALL {
-            mesh.role(role).start()?;
-        }
-        for role in Role::ALL {
-            mesh.until_ready(role).await?;
-        }
+        mesh.start_all().await?;
         Ok(mesh)
+    }
+
+    /// Starts every role and waits until all are ready.
+    ///
+    /// # Errors
+    /// When one of them is not.
+    pub async fn start_all(&mut self) -> anyhow::Result<()> {
+        for role in Role::ALL {
+            self.role(role).start()?;
+        }
+        for role in Role::ALL {
+            self.until_ready(role).await?;
+        }
+        Ok(())
     }
 
     /// The process of a role.

@@ -148,10 +148,16 @@ impl Process {
         Ok(paused)
     }
 
+    /// All it said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.recipe.log).unwrap_or_default()
+    }
+
     /// The end of what it said.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.recipe.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
     }
