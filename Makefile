@@ -6,11 +6,15 @@ PROFILE ?= quick
 # Options for `fulcrum up`, for example: make up ARGS='--feed replay --engines 2'
 ARGS ?=
 
-.PHONY: help up build test lint docs clean
+# Which examples `make test-clients` runs: all of the four unless given.
+CLIENTS ?=
+
+.PHONY: help up build test test-clients lint docs clean
 
 help:
 	@echo 'make up      install what is missing, build, start everything (ARGS="--feed replay" and so on)'
 	@echo 'make test    install what the tests need, then check and test everything'
+	@echo 'make test-clients   the examples in C++, Go, Java and Ruby, each against a real mesh (installs what they need)'
 	@echo 'make lint    the fast checks: format, clippy, interface definitions'
 	@echo 'make docs    the documentation of the code, into target/doc'
 	@echo 'make clean   remove what was built; data in .fulcrum stays'
@@ -28,6 +32,10 @@ build:
 test:
 	@scripts/setup test
 	@scripts/test
+
+test-clients:
+	@scripts/setup up
+	@scripts/test-clients $(CLIENTS)
 
 lint:
 	@scripts/setup lint

@@ -12,7 +12,7 @@ mod transcript;
 mod venue;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use binary::{Up, root};
@@ -190,30 +190,13 @@ fn install() {
     assert!(installed.expect("a shell").success(), "services/testkit/clients/setup");
 }
 
-/// Stubs for Python, made from the contract.
-fn python(stubs: &Path) -> Command {
-    let python = root().join(".tools/python/bin/python");
-    let files = [
-        "balance_service",
-        "common",
-        "error",
-        "market_service",
-        "operation_service",
-        "trade_service",
-        "wallet_service",
-    ];
-    let made = std::process::Command::new(&python)
-        .args(["-m", "grpc_tools.protoc", "-Iproto"])
-        .arg(format!("--python_out={}", stubs.display()))
-        .arg(format!("--grpc_python_out={}", stubs.display()))
-        .args(files.map(|file| format!("fulcrum/v1/{file}.proto")))
-        .current_dir(root())
-        .status();
-    assert!(made.expect("Python runs").success(), "stubs for Python");
-    let mut command = Command::new(python);
+/// Python, with the stubs that the example's build made from the contract.
+fn python() -> Command {
+    let example = root().join("examples/python");
+    let mut command = Command::new(example.join(".venv/bin/python"));
     command
         .arg(root().join("services/testkit/clients/python/day.py"))
-        .env("PYTHONPATH", stubs);
+        .env("PYTHONPATH", example.join("build"));
     command
 }
 
@@ -228,7 +211,7 @@ async fn three_strangers_live_the_same_day_through_three_doors() {
     page.arg(clients.join("web/run.mjs"))
         .env("FULCRUM_DESCRIPTORS", &descriptors);
     let mut strangers = [
-        Stranger::start("python", &mut python(room.path())),
+        Stranger::start("python", &mut python()),
         Stranger::start("web", &mut page),
         Stranger::start("curl", &mut Command::new(clients.join("curl/day.sh"))),
     ];
