@@ -5,7 +5,6 @@ CARGO ?= cargo
 PROFILE ?= quick
 # Options for `fulcrum up`, for example: make up ARGS='--feed replay --engines 2'
 ARGS ?=
-
 # Which examples `make test-clients` runs: all of the four unless given.
 CLIENTS ?=
 
@@ -47,4 +46,4 @@ docs:
 
 clean:
 	$(CARGO) clean
-	rm -rf .tools
+	rm -rf .tools examples/*/build examples/*/node_modules examples/python/.venv
