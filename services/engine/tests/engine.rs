@@ -2,6 +2,7 @@
 
 mod mesh;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use contracts::bus::request::Command;
@@ -9,6 +10,7 @@ use contracts::v1::{self, ErrorReason};
 use engine::EngineError;
 use mesh::{Mesh, long};
 use redis::AsyncCommands as _;
+use sqlx::Connection as _;
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,6 +246,36 @@ async fn a_lease_that_a_wrong_clock_wrote_blocks_nobody() {
     let engine = mesh.engine("e1").leads_all(2).await;
     assert_eq!(engine::journal::unled(&mesh.pool).await.unwrap(), 0);
     engine.stop().await.expect("stops in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_renewed_while_its_shard_is_being_recovered() {
+    let mesh = Mesh::start(1).await;
+    let mut held = sqlx::PgConnection::connect(&mesh.postgres.url()).await.unwrap();
+    let mut holding = held.begin().await.unwrap();
+    sqlx::query("LOCK TABLE journal IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *holding)
+        .await
+        .unwrap();
+    let engine = mesh.engine("e1");
+    let mut ends = BTreeSet::new();
+    let renewed = async {
+        while ends.len() < 5 {
+            let lease = "SELECT epoch, lease_until::text FROM shard_head WHERE epoch > 0";
+            let lease: Option<(i64, String)> = sqlx::query_as(lease).fetch_optional(&mesh.pool).await.unwrap();
+            if let Some((epoch, end)) = lease {
+                assert_eq!(epoch, 1, "nobody had to take it again");
+                ends.insert(end);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), renewed)
+        .await
+        .expect("the lease is renewed");
+    assert!(engine.status.borrow().leads.is_empty(), "it cannot be recovered yet");
+    holding.rollback().await.unwrap();
+    engine.leads_all(1).await.stop().await.expect("stops in order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
