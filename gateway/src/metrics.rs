@@ -2,6 +2,7 @@
 //!
 //! Through the OpenTelemetry API: the process decides whether and where anything is written. Labels have few values.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
@@ -9,12 +10,15 @@ use opentelemetry::{KeyValue, global};
 use tonic::Code;
 
 use crate::methods::Method;
+use crate::stream::now_us;
+use crate::stream::quotes::QuoteHub;
 use crate::trace::Door;
 
 /// The instruments. Made after the process has installed its meter provider.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     duration: Histogram<f64>,
+    admit: Histogram<f64>,
     streams: UpDownCounter<i64>,
     gaps: Counter<u64>,
 }
@@ -23,11 +27,16 @@ impl Metrics {
     /// Registers the instruments.
     pub fn new() -> Self {
         let meter = global::meter("fulcrum.gateway");
-        Self {
+        let metrics = Self {
             duration: meter
                 .f64_histogram("rpc.server.duration")
                 .with_unit("s")
                 .with_description("How long calls took, streams to their end.")
+                .build(),
+            admit: meter
+                .f64_histogram("fulcrum.gateway.admit")
+                .with_unit("s")
+                .with_description("From the arrival of a mutation to its handing-over to the queue.")
                 .build(),
             streams: meter
                 .i64_up_down_counter("fulcrum.gateway.streams")
@@ -37,7 +46,30 @@ impl Metrics {
                 .u64_counter("fulcrum.gateway.stream.gaps")
                 .with_description("Streams ended with GAP: a reader too slow, or a tail that was lost.")
                 .build(),
-        }
+        };
+        // There from the start, so that the first one shows as a rise.
+        metrics.gaps.add(0, &[]);
+        metrics
+    }
+
+    /// Shows how old the newest quote of each symbol is, as long as the hub lives.
+    pub fn watch_quotes(hub: &Arc<QuoteHub>) {
+        let hub: Weak<QuoteHub> = Arc::downgrade(hub);
+        global::meter("fulcrum.gateway")
+            .f64_observable_gauge("fulcrum.gateway.quote_age")
+            .with_unit("s")
+            .with_description("Since the venue made the newest quote, by symbol.")
+            .with_callback(move |observer| {
+                for (symbol, age) in hub.upgrade().iter().flat_map(|hub| hub.ages(now_us())) {
+                    observer.observe(age.as_secs_f64(), &[KeyValue::new("symbol", symbol)]);
+                }
+            })
+            .build();
+    }
+
+    /// A mutation was handed over to the queue so long after it came.
+    pub fn admitted(&self, took: Duration) {
+        self.admit.record(took.as_secs_f64(), &[]);
     }
 
     /// A call is over.

@@ -18,8 +18,9 @@ use crate::history::History;
 use crate::market::Instruments;
 use crate::metrics::Metrics;
 use crate::stream::events::EventHub;
+use crate::stream::now_us;
 use crate::stream::quotes::QuoteHub;
-use crate::trace::TraceContext;
+use crate::trace::{Arrived, TraceContext};
 use crate::validate::Mutation;
 use crate::wire::{self, Answer, Envelope};
 
@@ -53,6 +54,7 @@ pub(crate) struct Call {
     /// Until when; a stream may have none.
     pub deadline: Option<Deadline>,
     traceparent: String,
+    arrived: Option<Arrived>,
 }
 
 impl Call {
@@ -70,6 +72,7 @@ impl Call {
             identity,
             deadline: extensions.get().copied(),
             traceparent,
+            arrived: extensions.get().copied(),
         })
     }
 
@@ -98,6 +101,9 @@ impl<C: Calls> Room<C> {
         let request_id = it.request_id;
         let shard = self.shard(&it.account_id);
         let reply = self.send(call, shard, &it.account_id, Some(request_id), 0, command(it.command))?;
+        if let Some(Arrived(at)) = call.arrived {
+            self.metrics.admitted(at.elapsed());
+        }
         let ended = tokio::spawn(reply.in_current_span()).await;
         match ended.map_err(|cause| Failure::Internal(format!("a call did not end: {cause}")))? {
             Err(CallError::UnknownOutcome) => Err(Failure::UnknownOutcome {
@@ -148,7 +154,7 @@ impl<C: Calls> Room<C> {
         if deadline.left().is_zero() {
             return Err(Failure::Expired);
         }
-        let request = contracts::bus::Request::from(Envelope {
+        let mut request = contracts::bus::Request::from(Envelope {
             principal: &call.identity.principal,
             account_id,
             shard,
@@ -158,6 +164,7 @@ impl<C: Calls> Room<C> {
             min_sequence,
             command,
         });
+        request.sent_at_us = now_us();
         let calls = self.calls.clone();
         Ok(async move { calls.call(request, deadline.at).await })
     }

@@ -49,6 +49,10 @@ impl Door {
     }
 }
 
+/// When a call came in. An extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived(pub Instant);
+
 /// The trace context to pass on, as `traceparent` text; may be empty. An extension of the request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TraceContext(pub String);
@@ -141,11 +145,13 @@ pub(crate) async fn observe(metrics: Arc<Metrics>, mut request: Request<Body>, i
     let context = TraceContext::of(&span, request.headers());
     let trace_id: Arc<str> = context.trace_id().into();
     request.extensions_mut().insert(context);
+    let started = Instant::now();
+    request.extensions_mut().insert(Arrived(started));
     let watch = Watch {
         metrics,
         method,
         door,
-        started: Instant::now(),
+        started,
         request_id,
         trace_id,
         span: span.clone(),

@@ -49,6 +49,8 @@ impl From<Envelope<'_>> for bus::Request {
             expires_at_us: it.expires_at_us,
             traceparent: it.traceparent.to_owned(),
             min_sequence: it.min_sequence,
+            // Filled in when it is handed over.
+            sent_at_us: 0,
             command: Some(it.command),
         }
     }

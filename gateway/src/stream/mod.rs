@@ -141,7 +141,7 @@ where
 }
 
 /// Wall clock, microseconds since the epoch.
-fn now_us() -> u64 {
+pub(crate) fn now_us() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }

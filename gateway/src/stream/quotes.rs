@@ -77,6 +77,16 @@ impl QuoteHub {
         self.version.send_replace(version);
     }
 
+    /// How long ago the venue made the newest quote of each symbol.
+    pub fn ages(&self, now_us: u64) -> Vec<(String, Duration)> {
+        let age = |latest: &Latest| Duration::from_micros(now_us.saturating_sub(latest.venue_time_us));
+        let latest = self.latest.read().expect("nothing panics while it holds this lock");
+        latest
+            .iter()
+            .map(|(symbol, latest)| (symbol.clone(), age(latest)))
+            .collect()
+    }
+
     /// A copy of what is watched: `symbols`, or all when there are none.
     fn snapshot(&self, symbols: &[String]) -> Vec<(String, Latest)> {
         let latest = self.latest.read().expect("nothing panics while it holds this lock");

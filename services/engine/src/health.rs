@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use contracts::bus::{JournalEntry, journal_event::Kind, reply};
+use contracts::v1::CloseReason;
 use engine_core::Observation;
 use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::{KeyValue, global};
@@ -37,15 +38,23 @@ pub struct ShardMetrics {
     panics: Counter<u64>,
     trims_refused: Counter<u64>,
     entries: Counter<u64>,
+    leaderships: Counter<u64>,
+    queue_seconds: Histogram<f64>,
+    decide_seconds: Histogram<f64>,
     commit_seconds: Histogram<f64>,
+    reply_seconds: Histogram<f64>,
 }
 
 impl ShardMetrics {
-    /// Counters labelled with a shard.
+    /// Counters labelled with a shard, for a leadership that begins.
     #[must_use]
     pub fn new(shard: u32) -> Self {
         let meter = global::meter("fulcrum.engine");
-        Self {
+        let stage = |name: &'static str, description: &'static str| {
+            let histogram = meter.f64_histogram(name).with_unit("s");
+            histogram.with_description(description).build()
+        };
+        let metrics = Self {
             shard: KeyValue::new("shard", i64::from(shard)),
             operations: meter
                 .u64_counter("fulcrum_engine_operations")
@@ -79,12 +88,55 @@ impl ShardMetrics {
                 .u64_counter("fulcrum_engine_journal_entries")
                 .with_description("Journal entries committed")
                 .build(),
-            commit_seconds: meter
-                .f64_histogram("fulcrum_engine_commit")
-                .with_unit("s")
-                .with_description("From decided to committed")
+            leaderships: meter
+                .u64_counter("fulcrum_engine_leaderships")
+                .with_description("Times that this process began to lead a shard")
                 .build(),
+            queue_seconds: stage(
+                "fulcrum_engine_queue",
+                "From handed over by the gateway to taken up, by two clocks",
+            ),
+            decide_seconds: stage("fulcrum_engine_decide", "Deciding one batch of requests"),
+            commit_seconds: stage("fulcrum_engine_commit", "From decided to committed"),
+            reply_seconds: stage("fulcrum_engine_reply", "From committed to replies sent, a batch"),
+        };
+        metrics.leaderships.add(1, std::slice::from_ref(&metrics.shard));
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    /// What is rare is there from the start, so that the first one shows as a rise.
+    fn begin_at_zero(&self) {
+        let shard = std::slice::from_ref(&self.shard);
+        self.dead_letters.add(0, shard);
+        self.trims_refused.add(0, shard);
+        self.panics.add(0, shard);
+        for reason in [CloseReason::StopLoss, CloseReason::TakeProfit, CloseReason::Liquidation] {
+            let reason = KeyValue::new("reason", reason.as_str_name());
+            self.closed.add(0, &[self.shard.clone(), reason]);
         }
+    }
+
+    /// A request was taken up at `wall_us`, by our clock, that was handed over at `sent_at_us` by the gateway's; 0 when not told.
+    pub fn taken_up(&self, wall_us: i64, sent_at_us: u64) {
+        let Ok(sent_at_us @ 1..) = i64::try_from(sent_at_us) else {
+            return;
+        };
+        let waited = Duration::from_micros(u64::try_from(wall_us.saturating_sub(sent_at_us)).unwrap_or(0));
+        self.queue_seconds
+            .record(waited.as_secs_f64(), std::slice::from_ref(&self.shard));
+    }
+
+    /// A batch was decided.
+    pub fn decided(&self, took: Duration) {
+        self.decide_seconds
+            .record(took.as_secs_f64(), std::slice::from_ref(&self.shard));
+    }
+
+    /// The replies of a batch are on their way.
+    pub fn replied(&self, took: Duration) {
+        self.reply_seconds
+            .record(took.as_secs_f64(), std::slice::from_ref(&self.shard));
     }
 
     /// Counts a request.

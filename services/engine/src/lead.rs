@@ -12,6 +12,7 @@ use bus::{EventRow, Incoming, PriceEntry, ShardBus as _};
 use bytes::Bytes;
 use contracts::bus::{Failure, JournalBatch, JournalEntry, Reply, Request, reply};
 use contracts::v1::ErrorReason;
+use futures::FutureExt as _;
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -220,7 +221,8 @@ impl<G: Ground> Leader<G> {
 
     /// Decides a batch of messages and hands it to the commit stage behind the one that is under way.
     async fn decide(&mut self, messages: Vec<Incoming>) -> Result<(), LeadError> {
-        let now = self.clock.now(self.ground.wall_us());
+        let (began, wall_us) = (Instant::now(), self.ground.wall_us());
+        let now = self.clock.now(wall_us);
         let mut decided = Decided {
             replies: Vec::with_capacity(messages.len()),
             entries: Vec::with_capacity(messages.len()),
@@ -236,6 +238,7 @@ impl<G: Ground> Leader<G> {
                         decided.replies.push((request.reply_to, reply));
                         continue;
                     }
+                    self.metrics.taken_up(wall_us, request.sent_at_us);
                     let span = trace::call_span(&request, self.shard.number());
                     let handled = span.in_scope(|| poison::guarded(&request, || self.shard.handle(now, &request)));
                     let handled = match handled {
@@ -255,6 +258,7 @@ impl<G: Ground> Leader<G> {
                 }
             }
         }
+        self.metrics.decided(began.elapsed());
         decided.messages = messages;
         self.submit(decided).await
     }
@@ -468,10 +472,13 @@ impl<G: Ground> Leader<G> {
     async fn answer(&mut self, committed: Option<Then>) {
         let Some(then) = committed else { return };
         let shard = self.shard.number();
+        let began = Instant::now();
         // Redis may be away: the answers are then found by a repeat, the events by the next leader or a reader of the journal, and
         // what was not trimmed is recognised.
         let (replied, published, trimmed) = futures::join!(
-            self.bus.reply(&then.replies),
+            self.bus
+                .reply(&then.replies)
+                .inspect(|_| self.metrics.replied(began.elapsed())),
             self.bus.publish(then.row.as_slice()),
             self.bus.trim(&then.messages),
         );

@@ -69,6 +69,7 @@ pub fn digest(request: &Request) -> [u8; 32] {
         expires_at_us: 0,
         traceparent: String::new(),
         min_sequence: 0,
+        sent_at_us: 0,
         ..request.clone()
     };
     *blake3::hash(&command.encode_to_vec()).as_bytes()
@@ -155,6 +156,7 @@ mod tests {
             correlation_id: vec![2; 16].into(),
             reply_to: "replies:b".to_owned(),
             expires_at_us: 9,
+            sent_at_us: 9,
             ..request()
         };
         assert_eq!(digest(&request()), digest(&again));

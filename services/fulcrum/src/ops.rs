@@ -135,6 +135,18 @@ impl Board {
         Readiness { ready, checks }
     }
 
+    /// What this process itself needs, as metrics: alerts name the thing that is missing.
+    fn page(&self) -> String {
+        let inner = self.lock();
+        let mut page = "# HELP fulcrum_ready Whether what a process needs is there, by its name on /readyz.\n\
+                        # TYPE fulcrum_ready gauge\n"
+            .to_owned();
+        for (name, condition) in &inner.conditions {
+            page += &format!("fulcrum_ready{{check=\"{name}\"}} {}\n", u8::from(condition.ready));
+        }
+        page
+    }
+
     /// The metrics pages of the children that answer, with their names.
     async fn child_metrics(&self) -> Vec<(String, String)> {
         let children = self.lock().children.clone();
@@ -288,7 +300,8 @@ async fn readyz(State((board, _)): State<(Board, Metrics)>) -> Response {
 async fn page(State((board, metrics)): State<(Board, Metrics)>) -> Response {
     match metrics.text() {
         Ok(text) => {
-            let text = merged(&text, &board.child_metrics().await);
+            let own = text + &board.page();
+            let text = merged(&own, &board.child_metrics().await);
             (
                 [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
                 text,

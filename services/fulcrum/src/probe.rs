@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use engine::Status;
 use engine::journal::unled;
+use opentelemetry::metrics::Gauge;
+use opentelemetry::{KeyValue, global};
 use poller::FeedState;
 use redis::aio::ConnectionManager;
 use sqlx::PgPool;
@@ -49,22 +51,55 @@ pub(crate) async fn postgres(board: Board, pool: PgPool) {
 
 /// Which shards an engine leads. One that leads none is ready when others lead them all: it stands by. Never ends.
 pub(crate) async fn engine(board: Board, name: String, mut status: watch::Receiver<Status>, pool: PgPool) {
+    let gauges = ShardGauges::new();
     loop {
         let leads: Vec<u32> = status.borrow_and_update().leads.iter().copied().collect();
         let unled = tokio::time::timeout(ANSWER_WITHIN, unled(&pool))
             .await
             .ok()
             .and_then(Result::ok);
+        let led = leads.len();
         let stands_by = leads.is_empty() && unled == Some(0);
         let condition = Condition::new(!leads.is_empty() || stands_by)
             .with("leads", leads)
             .with("stands_by", stands_by)
             .with("unled", unled);
         board.set(&name, condition);
+        gauges.tell(&name, led, unled);
         // A failed send means that the engine ended; the next look says so, in its own time.
         let changed = tokio::time::timeout(LOOK_EVERY, status.changed()).await;
         if let Ok(Err(_)) = changed {
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// What an engine leads and what nobody does, on the metrics page.
+struct ShardGauges {
+    led: Gauge<u64>,
+    unled: Gauge<u64>,
+}
+
+impl ShardGauges {
+    fn new() -> Self {
+        let meter = global::meter("fulcrum.engine");
+        let gauge =
+            |name: &'static str, description: &'static str| meter.u64_gauge(name).with_description(description).build();
+        Self {
+            led: gauge("fulcrum.engine.shards_led", "Shards that this engine leads."),
+            unled: gauge(
+                "fulcrum.engine.shards_unled",
+                "Shards that nobody leads, as this engine sees it.",
+            ),
+        }
+    }
+
+    /// Without an answer of the database the last word stands.
+    fn tell(&self, engine: &str, led: usize, unled: Option<i64>) {
+        let engine = [KeyValue::new("engine", engine.to_owned())];
+        self.led.record(u64::try_from(led).unwrap_or(u64::MAX), &engine);
+        if let Some(unled) = unled {
+            self.unled.record(unled.unsigned_abs(), &engine);
         }
     }
 }

@@ -11,11 +11,12 @@
 //! Everything but the candles can be made again: [`rebuild`]; and held against the journal: [`verify`].
 //!
 //! Reading order: `rows` (what the tables hold), `expand` (journal to rows, pure), `store` (rows to tables), `run` (the loop), then
-//! `candles`.
+//! `candles` and `imbalance`.
 
 mod candles;
 mod error;
 mod expand;
+mod imbalance;
 mod metrics;
 mod rows;
 mod run;
@@ -35,7 +36,7 @@ use crate::metrics::Metrics;
 pub struct Config {
     /// Where the price stream is.
     pub redis: bus::Redis,
-    /// Where the journal is and the read models go. Two connections are used at a time.
+    /// Where the journal is and the read models go. Three connections are used at a time.
     pub pool: sqlx::PgPool,
     /// Longest wait between two looks at an idle journal; after work it looks sooner. See [`Config::POLL`].
     pub poll: Duration,
@@ -55,6 +56,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Reco
     tokio::try_join!(
         run::follow(&config.pool, config.poll, &metrics, &shutdown),
         candles::follow(&config.redis, &config.pool, &metrics, &shutdown),
+        imbalance::follow(&config.pool, &metrics, &shutdown),
     )?;
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 
 /// The recorder's instruments.
 #[derive(Debug)]
@@ -9,6 +11,7 @@ pub(crate) struct Metrics {
     lag: Gauge<u64>,
     entries: Counter<u64>,
     quotes: Counter<u64>,
+    imbalance: Gauge<f64>,
 }
 
 impl Metrics {
@@ -27,6 +30,10 @@ impl Metrics {
                 .u64_counter("fulcrum.recorder.quotes")
                 .with_description("Quotes folded into candles or refused, by result")
                 .build(),
+            imbalance: meter
+                .f64_gauge("fulcrum.recorder.ledger_imbalance")
+                .with_description("Sum of all ledger lines by currency: zero, or money was made up")
+                .build(),
         }
     }
 
@@ -37,6 +44,13 @@ impl Metrics {
 
     pub(crate) fn expanded(&self, entries: i64) {
         self.entries.add(entries.unsigned_abs(), &[]);
+    }
+
+    pub(crate) fn imbalance(&self, currency: &str, sum: Decimal) {
+        // A sum that no float holds is far from zero.
+        let sum = sum.to_f64().unwrap_or(f64::INFINITY);
+        self.imbalance
+            .record(sum, &[KeyValue::new("currency", currency.to_owned())]);
     }
 
     pub(crate) fn quotes(&self, folded: u64, refused: u64) {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand, ValueEnum};
 use opentelemetry::global;
@@ -160,11 +161,22 @@ fn count(poller: &Poller) {
             })
             .build();
     }
-    let state = poller.state();
+    let (state, frames) = (poller.state(), poller.state());
     meter
         .u64_observable_gauge("fulcrum.poller.live")
         .with_description("1 when prices are the venue's own, 0 when they are a replay.")
         .with_callback(move |observer| observer.observe(u64::from(state.borrow().mode == poller::Mode::Live), &[]))
+        .build();
+    meter
+        .f64_observable_gauge("fulcrum.poller.last_frame_age")
+        .with_unit("s")
+        .with_description("Since the last frame of data came.")
+        .with_callback(move |observer| {
+            let came = frames.borrow().last_frame_at;
+            if let Some(age) = came.and_then(|at| SystemTime::now().duration_since(at).ok()) {
+                observer.observe(age.as_secs_f64(), &[]);
+            }
+        })
         .build();
 }
 
