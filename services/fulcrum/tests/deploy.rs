@@ -13,7 +13,11 @@ use overlays::{
 use serde_json::Value;
 
 /// Settings of the program that no manifest gives, and why.
-const NOT_GIVEN: [(&str, &str); 9] = [
+const NOT_GIVEN: [(&str, &str); 10] = [
+    (
+        "FULCRUM_JOURNAL_RETENTION",
+        "the journal is kept for ever: what is dropped is gone, so dropping is somebody's decision",
+    ),
     (
         "FULCRUM_CORS_ORIGIN",
         "only who runs the deployment knows from which pages browsers call",

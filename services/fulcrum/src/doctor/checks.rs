@@ -40,7 +40,7 @@ async fn connected(url: &str) -> Result<PgConnection, Line> {
 }
 
 /// A question that failed although the connection stands.
-fn unanswered(error: &sqlx::Error) -> Line {
+fn unanswered(error: &dyn std::fmt::Display) -> Line {
     Line::finding(
         format!("Postgres did not answer a question: {error}"),
         "look at its log; the user may lack rights on the tables",
@@ -201,14 +201,18 @@ pub(super) async fn shards(url: &str) -> Vec<Line> {
                 "not looked at: the database is not migrated".to_owned(),
             )]);
         }
-        let (heads, unled, odd): (i64, i64, i64) = sqlx::query_as(
-            "SELECT count(*), count(*) FILTER (WHERE lease_until < clock_timestamp()), \
+        let (heads, odd): (i64, i64) = sqlx::query_as(
+            "SELECT count(*), \
              count(*) FILTER (WHERE lease_until > clock_timestamp() + $1::bigint * interval '1 second') FROM shard_head",
         )
         .bind(LEASE_MAX_S)
         .fetch_one(&mut connection)
         .await
         .map_err(|error| unanswered(&error))?;
+        let pool = crate::role::pool(url, 1).map_err(|error| unanswered(&error))?;
+        let unled = engine::journal::unled(&pool)
+            .await
+            .map_err(|error| unanswered(&error))?;
         let mut lines = Vec::new();
         if odd > 0 {
             lines.push(Line::finding(
