@@ -144,7 +144,6 @@ impl Gateway {
             streams: config.streams,
             metrics: Arc::new(Metrics::new()),
         });
-        Metrics::watch_quotes(&room.quotes);
         let (reporter, health) = tonic_health::server::health_reporter();
         let doors = server::doors(&config, &room, health, &leaving)?;
 

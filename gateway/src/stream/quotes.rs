@@ -14,6 +14,7 @@ use super::conflate::{Conflation, Mark, Next};
 use super::{Ended, Messages, Out, now_us};
 use crate::failure::Failure;
 use crate::market::{Listing, Prices, unknown};
+use crate::metrics::Metrics;
 use crate::room::{Call, Room};
 use crate::wire::time;
 
@@ -109,8 +110,9 @@ fn is_newer(before: &Latest, next: &Latest) -> bool {
     counted || next.venue_time_us > before.venue_time_us.saturating_add(SILENCE_US)
 }
 
-/// Follows the price stream for ever.
+/// Follows the price stream for ever, and shows the ages of what it follows.
 pub(crate) async fn follow(hub: Arc<QuoteHub>, redis: Redis) {
+    Metrics::watch_quotes(&hub);
     let mut backoff = Backoff::store();
     let newest = loop {
         match prices::newest(&redis, NEWEST).await {
