@@ -76,11 +76,19 @@ pub fn choose(mutant: Option<Mutant>) {
     CHOSEN.set(mutant);
 }
 
+/// What a whole process is to do wrong, so that real processes can be shown to be caught too.
+#[cfg(feature = "mutants")]
+static OF_THE_PROCESS: std::sync::LazyLock<Option<Mutant>> = std::sync::LazyLock::new(|| {
+    let named = std::env::var("FULCRUM_MUTANT").ok()?;
+    let found = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == named);
+    Some(found.unwrap_or_else(|| panic!("FULCRUM_MUTANT={named} is none of {:?}", Mutant::ALL)))
+});
+
 /// Whether this mistake is to be made now.
 #[cfg(feature = "mutants")]
 #[must_use]
 pub fn is(mutant: Mutant) -> bool {
-    CHOSEN.get() == Some(mutant)
+    CHOSEN.get().or(*OF_THE_PROCESS) == Some(mutant)
 }
 
 /// Never: the feature is off.

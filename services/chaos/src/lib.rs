@@ -172,6 +172,9 @@ async fn strike_and_judge(
     say::aside("waiting for the recorder, then judging");
     mesh.until_recorded().await?;
     let history = History::gather(mesh.shards, &mesh.pool, &party.files, &holdings, &party.doors).await?;
+    if let Err(error) = mesh.verify().await {
+        progress.fault(format!("{error:#}"));
+    }
     let report = Report {
         seed,
         took: begun.elapsed(),

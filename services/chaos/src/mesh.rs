@@ -333,6 +333,15 @@ impl Mesh {
         }
     }
 
+    /// Has the program itself replay the whole journal and compare everything with it.
+    ///
+    /// # Errors
+    /// When something differs; what.
+    pub async fn verify(&self) -> anyhow::Result<()> {
+        self.tool(&["verify", "--from-genesis"]).await?;
+        Ok(())
+    }
+
     fn recipe(&self, role: Role) -> Recipe {
         let mut arguments: Vec<OsString> = match role {
             Role::EngineA | Role::EngineB => vec![
