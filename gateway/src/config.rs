@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::tls::TlsConfig;
+
 /// What a gateway needs to know. [`Config::new`] fills in defaults for all but the four things that have none.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -14,6 +16,8 @@ pub struct Config {
     pub database: sqlx::PgPool,
     /// Which tokens are believed.
     pub tokens: TokenConfig,
+    /// Certificates for TLS on the port. Without them it is plaintext, for TLS that ends in front of it.
+    pub tls: Option<TlsConfig>,
     /// Origins that browsers may call from, exactly, for example `https://trade.example.com`. Empty: same origin only.
     pub cors_origins: Vec<String>,
     /// Whether clients may ask for the interface definitions: gRPC reflection, `/openapi.json` and `/docs`. The default is yes: they are
@@ -42,6 +46,7 @@ impl Config {
             redis,
             database,
             tokens,
+            tls: None,
             cors_origins: Vec::new(),
             reflection: true,
             deadlines: Deadlines::default(),

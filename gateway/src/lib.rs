@@ -28,6 +28,7 @@ mod pages;
 mod room;
 mod server;
 mod stream;
+mod tls;
 pub mod token;
 mod trace;
 mod trade;
@@ -46,6 +47,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use auth::principal;
 pub use config::{Config, Connections, Deadlines, Limits, Rate, Streams, TokenConfig, TokenKey};
+pub use tls::TlsConfig;
 
 use crate::around::Inner;
 use crate::history::History;
@@ -54,6 +56,7 @@ use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::stream::events::{self, EventHub};
 use crate::stream::quotes::{self, QuoteHub};
+use crate::tls::Tls;
 
 /// Why a gateway could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,7 @@ pub enum GatewayError {
 pub struct Gateway {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Tls>,
     doors: Doors,
     connections: Connections,
     drain: Duration,
@@ -147,6 +151,14 @@ impl Gateway {
         let (reporter, health) = tonic_health::server::health_reporter();
         let doors = server::doors(&config, &room, health, &leaving)?;
 
+        let tls = match config.tls {
+            None => None,
+            Some(files) => {
+                let (tls, reloading) = Tls::load(files)?;
+                tokio::spawn(stopped.clone().run_until_cancelled_owned(reloading));
+                Some(tls)
+            }
+        };
         let listen = |cause| GatewayError::Listen {
             address: config.listen,
             cause,
@@ -165,6 +177,7 @@ impl Gateway {
         Ok(Self {
             listener,
             address,
+            tls,
             doors: Doors(doors),
             connections: config.connections,
             drain: config.drain,
@@ -194,6 +207,7 @@ impl Gateway {
         tracing::info!(address = %self.address, "the gateway is open");
         listen::serve(
             self.listener,
+            self.tls,
             self.doors.0,
             self.connections,
             self.drain,

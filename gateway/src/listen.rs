@@ -1,7 +1,7 @@
 //! The port: accepts connections, bounds what each may do, and lets them go in good order.
 //!
-//! One port speaks HTTP/1.1 and HTTP/2 without TLS, which ends in front of us. Every limit is set here by hand, because
-//! the libraries' defaults are "none" in several places.
+//! One port speaks HTTP/1.1 and HTTP/2, over TLS if it has a certificate. Every limit is set here by hand, because the
+//! libraries' defaults are "none" in several places.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -13,7 +13,8 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use tonic::body::Body;
 use crate::around::Inner;
 use crate::config::Connections;
 use crate::server::Socket;
+use crate::tls::Tls;
 
 const STREAMS_MAX: u32 = 100;
 const HEADER_LIST_BYTES_MAX: u32 = 8 * 1024;
@@ -39,6 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Accepts until `shutdown`; then tells `leaving`, and waits `drain` for what is running.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     doors: Inner,
     limits: Connections,
     drain: Duration,
@@ -70,16 +73,18 @@ pub(crate) async fn serve(
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let connection = connection(
-                        Arc::clone(&builder),
-                        stream,
-                        peer,
-                        doors.clone(),
-                        limits,
-                        leaving.clone(),
-                    );
+                    // Answers are small and somebody waits for them.
+                    let _best_effort = stream.set_nodelay(true);
+                    let (builder, tls, doors, leaving) =
+                        (Arc::clone(&builder), tls.clone(), doors.clone(), leaving.clone());
                     connections.spawn(async move {
-                        connection.await;
+                        match tls {
+                            None => connection(builder, stream, peer, doors, limits, leaving).await,
+                            Some(tls) => match tls.accept(stream).await {
+                                Ok(stream) => connection(builder, stream, peer, doors, limits, leaving).await,
+                                Err(error) => tracing::debug!(%error, %peer, "TLS: no agreement"),
+                            },
+                        }
                         drop(place);
                     });
                 }
@@ -103,14 +108,12 @@ pub(crate) async fn serve(
 
 async fn connection(
     builder: Arc<Builder<TokioExecutor>>,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     doors: Inner,
     limits: Connections,
     leaving: CancellationToken,
 ) {
-    // Answers are small and somebody waits for them.
-    let _best_effort = stream.set_nodelay(true);
     let used = Arc::new(AtomicBool::new(false));
     let service = hyper::service::service_fn({
         let used = Arc::clone(&used);

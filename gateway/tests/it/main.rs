@@ -11,4 +11,5 @@ mod faults;
 mod history;
 mod pages;
 mod streams;
+mod tls;
 mod tokens;

@@ -13,7 +13,7 @@ use overlays::{
 use serde_json::Value;
 
 /// Settings of the program that no manifest gives, and why.
-const NOT_GIVEN: [(&str, &str); 10] = [
+const NOT_GIVEN: [(&str, &str); 13] = [
     (
         "FULCRUM_JOURNAL_RETENTION",
         "the journal is kept for ever: what is dropped is gone, so dropping is somebody's decision",
@@ -38,6 +38,9 @@ const NOT_GIVEN: [(&str, &str); 10] = [
     ("FULCRUM_FEED_SPEED", "a replay runs as recorded"),
     ("FULCRUM_FEED_ONCE", "a replay repeats"),
     ("FULCRUM_REBUILD", "a thing to do once, by hand"),
+    ("FULCRUM_TLS_CERTIFICATE", "TLS ends at the cluster's gateway"),
+    ("FULCRUM_TLS_KEY", "TLS ends at the cluster's gateway"),
+    ("FULCRUM_TLS_CLIENT_CA", "TLS ends at the cluster's gateway"),
     ("FULCRUM_TOKEN_KEY", "the pods that wait for the schema need no key"),
 ];
 /// What other libraries of the program read, and which.

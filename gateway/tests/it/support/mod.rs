@@ -54,6 +54,22 @@ pub fn nowhere() -> sqlx::PgPool {
 
 /// Starts one with this database and changed settings.
 pub async fn start_with(database: sqlx::PgPool, change: impl FnOnce(&mut Config)) -> Running {
+    let mut config = config(database);
+    change(&mut config);
+    let engine = Played::default();
+    let gateway = Gateway::bind_with(config, SHARDS, engine.clone()).await.unwrap();
+    let (address, shutdown) = (gateway.local_addr(), CancellationToken::new());
+    let served = tokio::spawn(gateway.serve(shutdown.clone()));
+    Running {
+        address,
+        engine,
+        shutdown,
+        served,
+    }
+}
+
+/// How one is configured that believes our tokens.
+pub fn config(database: sqlx::PgPool) -> Config {
     let keys = vec![TokenKey {
         id: Some("k1".into()),
         public_pem: PUBLIC.into(),
@@ -66,17 +82,7 @@ pub async fn start_with(database: sqlx::PgPool, change: impl FnOnce(&mut Config)
     let redis = bus::Redis::open("redis://127.0.0.1:1").unwrap();
     let mut config = Config::new("127.0.0.1:0".parse().unwrap(), redis, database, tokens);
     config.cors_origins = vec![ORIGIN.into()];
-    change(&mut config);
-    let engine = Played::default();
-    let gateway = Gateway::bind_with(config, SHARDS, engine.clone()).await.unwrap();
-    let (address, shutdown) = (gateway.local_addr(), CancellationToken::new());
-    let served = tokio::spawn(gateway.serve(shutdown.clone()));
-    Running {
-        address,
-        engine,
-        shutdown,
-        served,
-    }
+    config
 }
 
 pub fn now_s() -> u64 {

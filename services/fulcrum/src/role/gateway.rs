@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use gateway::{Config, Connections, Deadlines, Gateway, Limits, Rate, Streams, TokenConfig, TokenKey};
+use gateway::{Config, Connections, Deadlines, Gateway, Limits, Rate, Streams, TlsConfig, TokenConfig, TokenKey};
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -77,6 +77,21 @@ pub(crate) struct GatewaySettings {
     /// gateway's own unless given.
     #[arg(long, env = "FULCRUM_CORS_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
     cors_origin: Vec<String>,
+    /// Certificate for TLS on the port, PEM with its chain; read again when it changes. Without it the port is plaintext, for TLS
+    /// that ends in front of it.
+    #[arg(long, env = "FULCRUM_TLS_CERTIFICATE", requires = "tls_key", value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate, PEM.
+    #[arg(long, env = "FULCRUM_TLS_KEY", requires = "tls_certificate", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Authorities, PEM: a client must then show a certificate of one of them, besides its token.
+    #[arg(
+        long,
+        env = "FULCRUM_TLS_CLIENT_CA",
+        requires = "tls_certificate",
+        value_name = "FILE"
+    )]
+    tls_client_ca: Option<PathBuf>,
     /// Hides the interface definitions: gRPC reflection, `/openapi.json` and `/docs`.
     #[arg(long, env = "FULCRUM_NO_REFLECTION", value_parser = clap::builder::FalseyValueParser::new())]
     no_reflection: bool,
@@ -188,6 +203,15 @@ impl KeySource {
 }
 
 impl GatewaySettings {
+    /// Where the certificates are, if the port speaks TLS.
+    pub(crate) fn tls(&self) -> Option<TlsConfig> {
+        let (certificate, key) = self.tls_certificate.clone().zip(self.tls_key.clone())?;
+        Some(TlsConfig {
+            client_ca: self.tls_client_ca.clone(),
+            ..TlsConfig::new(certificate, key)
+        })
+    }
+
     fn config(&self, listen: SocketAddr, keys: Vec<TokenKey>, redis: &str, database: &str) -> Result<Config, Failure> {
         let tokens = TokenConfig {
             keys,
@@ -197,6 +221,7 @@ impl GatewaySettings {
         let pool = super::pool(database, CONNECTIONS_MAX)?;
         let mut config = Config::new(listen, bus::Redis::open(redis)?, pool, tokens);
         config.cors_origins.clone_from(&self.cors_origin);
+        config.tls = self.tls();
         config.reflection = !self.no_reflection;
         config.deadlines = Deadlines {
             default: self.deadline_default,

@@ -13,6 +13,8 @@ pub(super) const SYMBOL: &str = "SOL_USDC";
 #[derive(Debug)]
 pub(super) struct Banner<'a> {
     pub(super) listen: SocketAddr,
+    /// Whether the port speaks TLS.
+    pub(super) tls: bool,
     pub(super) ops: Option<SocketAddr>,
     pub(super) data: &'a Path,
     /// Where the stores are, when not in the data directory.
@@ -39,13 +41,18 @@ impl Banner<'_> {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let url = format!("http://{}", self.listen);
+        let (scheme, how) = if self.tls {
+            ("https", "TLS")
+        } else {
+            ("http", "plaintext")
+        };
+        let url = format!("{scheme}://{}", self.listen);
         let root = self.data.display();
         writeln!(
             out,
             "\nFulcrum is up. For development: the keys and the stores are this machine's own.\n"
         )?;
-        writeln!(out, "  gRPC       {}   (plaintext, with reflection)", self.listen)?;
+        writeln!(out, "  gRPC       {}   ({how})", self.listen)?;
         writeln!(out, "  grpc-web   {url}")?;
         writeln!(out, "  REST       {url}/v1/…")?;
         match self.ops {

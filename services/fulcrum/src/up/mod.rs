@@ -142,6 +142,7 @@ async fn run_until_stopped(
     say::line(
         Banner {
             listen: started.listen,
+            tls: options.gateway.tls().is_some(),
             ops,
             data: &home.root,
             stores: Some(home.stores.as_path()).filter(|stores| !stores.starts_with(&home.root)),
