@@ -1,0 +1,123 @@
+//! What a leader knows of the market: quotes as they come, and those that were seen before it led.
+
+use std::sync::Arc;
+
+use bus::PriceEntry;
+use bus::mutants::{self, Mutant};
+use bus::prices::{self, PriceStream as _};
+use tokio::sync::broadcast;
+
+use super::{LeadError, Leader};
+use crate::ground::Ground;
+
+/// Newest price batches that a new leader looks at to know the market, without firing on them.
+const NEWEST_PRICES: usize = 64;
+
+impl<G: Ground> Leader<G> {
+    /// Takes quotes; what they fire is committed like a batch of requests.
+    pub(super) async fn take_prices(
+        &mut self,
+        more: Result<Arc<[PriceEntry]>, broadcast::error::RecvError>,
+    ) -> Result<(), LeadError> {
+        let missed;
+        let entries: &[PriceEntry] = match &more {
+            Ok(entries) => entries,
+            Err(_) => {
+                // This shard was slower than the feed for a while: read what it missed from the stream itself.
+                missed = self
+                    .ground
+                    .prices()
+                    .after(self.shard.price_cursor())
+                    .await
+                    .unwrap_or_default();
+                &missed
+            }
+        };
+        if !self.learned {
+            self.learn_prices().await?;
+        }
+        self.observe(entries).await
+    }
+
+    /// Looks at what is new of these.
+    pub(super) async fn observe(&mut self, entries: &[PriceEntry]) -> Result<(), LeadError> {
+        let now = self.clock.now(self.ground.wall_us());
+        let mut fired = Vec::new();
+        for entry in entries {
+            if !self.is_new(entry) {
+                continue;
+            }
+            self.published_us = self.published_us.max(entry.batch.published_at_us);
+            self.shard.feed_is(&entry.batch.source);
+            for quote in &entry.batch.quotes {
+                let observation = self.shard.observe(now, quote, &entry.batch.traceparent, &mut fired);
+                self.metrics.quote(observation);
+            }
+            self.shard.advance_price_cursor(&entry.id);
+        }
+        if fired.is_empty() {
+            return Ok(());
+        }
+        self.metrics.fired(&fired);
+        self.submit_entries(fired).await
+    }
+
+    /// Whether an entry was not seen yet. One at or before our position that was published after everything we saw is new too: the
+    /// stream was emptied and its ids started over, and to wait until they catch up would freeze the market.
+    fn is_new(&self, entry: &PriceEntry) -> bool {
+        let cursor = self.shard.price_cursor();
+        cursor.is_empty() || prices::after(&entry.id, cursor) || entry.batch.published_at_us > self.published_us
+    }
+
+    /// Learns the market: the newest quotes without firing on what was seen before, then what the leader before did not see. With
+    /// Redis away it is done when prices come again, and before them.
+    pub(super) async fn learn_prices(&mut self) -> Result<(), LeadError> {
+        let now = self.clock.now(self.ground.wall_us());
+        if mutants::is(Mutant::CursorInGroup) {
+            self.shard.advance_price_cursor("");
+        }
+        let cursor = self.shard.price_cursor().to_owned();
+        let (newest, missed) = match self.recent_prices(&cursor).await {
+            // A group that was lost with Redis begins at the beginning, and knows of nothing that was seen.
+            Ok((_, everything)) if mutants::is(Mutant::CursorInGroup) => (Vec::new(), everything),
+            Ok(recent) => recent,
+            Err(error) => {
+                tracing::warn!(%error, shard = self.shard.number(), "price stream: not readable, the market is not known yet");
+                return Ok(());
+            }
+        };
+        self.learned = true;
+        let last = newest.last().map_or("", |last| last.id.as_str());
+        let starts_over = !cursor.is_empty() && !newest.is_empty() && prices::after(&cursor, last);
+        if starts_over || newest.is_empty() {
+            if !cursor.is_empty() {
+                tracing::warn!(
+                    cursor,
+                    last,
+                    shard = self.shard.number(),
+                    "price stream: it ends before our position, so it was emptied; starting over"
+                );
+            }
+            self.shard.advance_price_cursor(last);
+        }
+        for entry in newest
+            .iter()
+            .filter(|entry| cursor.is_empty() || !prices::after(&entry.id, &cursor))
+        {
+            self.published_us = self.published_us.max(entry.batch.published_at_us);
+            self.shard.feed_is(&entry.batch.source);
+            entry.batch.quotes.iter().for_each(|quote| self.shard.learn(now, quote));
+        }
+        if cursor.is_empty() && !newest.is_empty() {
+            self.shard.advance_price_cursor(last);
+            return Ok(());
+        }
+        self.observe(&missed).await
+    }
+
+    /// The newest batches, and those after a position.
+    async fn recent_prices(&mut self, cursor: &str) -> Result<(Vec<PriceEntry>, Vec<PriceEntry>), bus::BusError> {
+        let prices = self.ground.prices();
+        Ok((prices.newest(NEWEST_PRICES).await?, prices.after(cursor).await?))
+    }
+}
