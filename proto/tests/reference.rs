@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
-    MethodDescriptor, ServiceDescriptor, Value,
+    DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, MethodDescriptor,
+    ServiceDescriptor,
 };
+use transcode::{Options, Services, Transcoder};
 
 const PACKAGE: &str = "fulcrum.v1";
 /// Where a file's `syntax` stands in its source info; the file's own comment is before it.
@@ -28,7 +29,9 @@ Each method is there through gRPC, grpc-web and REST, and gives the same answer 
 #[test]
 fn the_reference_says_what_the_comments_say() {
     let pool = DescriptorPool::decode(contracts::DESCRIPTOR_SET).expect("descriptors");
-    let page = page(&pool);
+    // The rules as they are served, not read a second time.
+    let rest = Transcoder::new(pool.clone(), Services::All, Options::default()).expect("sound rules");
+    let page = page(&pool, &rest);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/api/reference.md");
     if std::env::var_os("FULCRUM_WRITE").is_some() {
         std::fs::write(&file, &page).expect("a disk");
@@ -43,7 +46,7 @@ fn the_reference_says_what_the_comments_say() {
     );
 }
 
-fn page(pool: &DescriptorPool) -> String {
+fn page(pool: &DescriptorPool, rest: &Transcoder) -> String {
     let mut page = HEAD.to_owned();
     let shared = pool.get_file_by_name("fulcrum/v1/common.proto").expect("the file");
     let conventions = comment(&shared, SYNTAX);
@@ -56,10 +59,10 @@ fn page(pool: &DescriptorPool) -> String {
     for service in services(pool) {
         for method in service.methods() {
             let name = method.name();
-            let bindings = bindings(&method);
+            let bindings = bindings(rest, &method);
             let bindings: Vec<String> = bindings.iter().map(|(path, _)| format!("`{path}`")).collect();
-            let (anchor, rest) = (name.to_lowercase(), bindings.join("<br>"));
-            writeln!(page, "| {}.[{name}](#{anchor}) | {rest} |", service.name()).expect("memory");
+            let (anchor, paths) = (name.to_lowercase(), bindings.join("<br>"));
+            writeln!(page, "| {}.[{name}](#{anchor}) | {paths} |", service.name()).expect("memory");
         }
     }
     page.push('\n');
@@ -70,7 +73,7 @@ fn page(pool: &DescriptorPool) -> String {
         writeln!(page, "## {}\n\n{}\n", service.name(), comment(&file, service.path())).expect("memory");
         for method in service.methods() {
             writeln!(page, "### {}\n\n{}\n", method.name(), comment(&file, method.path())).expect("memory");
-            for (path, body) in bindings(&method) {
+            for (path, body) in bindings(rest, &method) {
                 writeln!(page, "REST: `{path}`{body}\n").expect("memory");
             }
             for (what, message) in [("Request", method.input()), ("Answer", method.output())] {
@@ -147,38 +150,18 @@ fn type_of(field: &FieldDescriptor) -> String {
     if field.is_list() { format!("list of {one}") } else { one }
 }
 
-/// `GET /v1/…`, and what is in the body, for each binding.
-fn bindings(method: &MethodDescriptor) -> Vec<(String, String)> {
-    let pool = method.parent_pool();
-    let http = pool.get_extension_by_name("google.api.http").expect("the annotation");
-    let options = method.options();
-    let rule = options.get_extension(&http);
-    rule.as_message().map(binding).unwrap_or_default()
-}
-
-fn binding(rule: &DynamicMessage) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for verb in ["get", "put", "post", "delete", "patch"] {
-        if rule.has_field_by_name(verb) {
-            let path = text(rule, verb);
-            let body = match text(rule, "body").as_str() {
-                "" => String::new(),
-                "*" => ", the other fields in the body".to_owned(),
-                field => format!(", `{field}` in the body"),
-            };
-            found.push((format!("{} {path}", verb.to_uppercase()), body));
-        }
-    }
-    let more = rule.get_field_by_name("additional_bindings").map(|it| it.into_owned());
-    if let Some(Value::List(more)) = more {
-        found.extend(more.iter().filter_map(Value::as_message).flat_map(binding));
-    }
-    found
-}
-
-fn text(rule: &DynamicMessage, name: &str) -> String {
-    let value = rule.get_field_by_name(name).expect("a field of HttpRule");
-    value.as_str().unwrap_or_default().to_owned()
+/// `GET /v1/…`, and what is in the body, for each binding of a method.
+fn bindings(rest: &Transcoder, method: &MethodDescriptor) -> Vec<(String, String)> {
+    let ours = rest.bindings().iter().filter(|binding| binding.method() == method);
+    ours.map(|binding| {
+        let body = match binding.body() {
+            "" => String::new(),
+            "*" => ", the other fields in the body".to_owned(),
+            field => format!(", `{field}` in the body"),
+        };
+        (format!("{} {}", binding.http_method(), binding.template()), body)
+    })
+    .collect()
 }
 
 /// The comment before something, without the blank that begins each line.

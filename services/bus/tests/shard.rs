@@ -1,0 +1,81 @@
+//! The engine's side of a shard on a real Redis: what two engines that overlap may do to each other, and what a reader gets.
+
+use std::pin::pin;
+
+use bus::{
+    CallError, Caller, CallerOptions, Calls as _, EventReader, EventRow, NotAccepted, Redis, RedisShardBus,
+    ShardBus as _,
+};
+use contracts::bus::{JournalBatch, JournalEntry, Request};
+use testkit::PrivateRedis;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+async fn shard(redis: &Redis) -> RedisShardBus {
+    RedisShardBus::new(redis.clone(), redis.commands().await.expect("Redis is there"), 0)
+}
+
+fn row(sequences: std::ops::RangeInclusive<u64>) -> EventRow {
+    let entries = sequences.map(|sequence| JournalEntry {
+        sequence,
+        ..JournalEntry::default()
+    });
+    let batch = JournalBatch {
+        entries: entries.collect(),
+        price_cursor: "7-0".to_owned(),
+    };
+    EventRow::of(&batch).expect("entries")
+}
+
+/// Whether a call is queued, which it is when somebody is seen to lead.
+async fn is_led(redis: &Redis) -> bool {
+    let (mut queue, over) = (shard(redis).await, CancellationToken::new());
+    let before = queue.length().await.unwrap();
+    let caller = Caller::start(redis, CallerOptions::default(), over.clone());
+    let mut call = pin!(caller.call(Request::default(), Instant::now() + Duration::from_secs(60)));
+    let led = loop {
+        tokio::select! {
+            answer = call.as_mut() => {
+                assert_eq!(answer, Err(CallError::NotAccepted(NotAccepted::NoLeader)));
+                break false;
+            }
+            length = queue.length() => if length.unwrap() > before { break true },
+        }
+    };
+    over.cancel();
+    led
+}
+
+#[tokio::test]
+async fn an_engine_that_leaves_hides_its_own_presence_and_not_its_successors() {
+    let server = PrivateRedis::start().await;
+    let redis = Redis::open(&server.url()).unwrap();
+    let (mut first, mut second) = (shard(&redis).await, shard(&redis).await);
+    assert!(!is_led(&redis).await);
+    second.show_presence("second").await.unwrap();
+    first.hide_presence("first").await.unwrap();
+    assert!(is_led(&redis).await, "the successor is still shown");
+    second.hide_presence("second").await.unwrap();
+    assert!(!is_led(&redis).await);
+}
+
+#[tokio::test]
+async fn a_row_published_twice_is_read_once_and_as_it_was() {
+    let server = PrivateRedis::start().await;
+    let redis = Redis::open(&server.url()).unwrap();
+    let (first, mut second) = (shard(&redis).await, shard(&redis).await);
+    let mut reader = EventReader::new(redis.clone(), 1);
+    while reader.positions() != [Some(0)] {
+        reader.next().await;
+    }
+    first.publish(&[row(1..=3)]).await.unwrap();
+    // A new leader does not know how far the one before came.
+    second.publish(&[row(1..=3), row(4..=4)]).await.unwrap();
+    let mut read = Vec::new();
+    while read.len() < 2 {
+        read.extend(reader.next().await.into_iter().flat_map(|events| events.rows));
+    }
+    assert_eq!(read, [row(1..=3), row(4..=4)]);
+    assert_eq!(read[0].entries().unwrap().len(), 3);
+    assert_eq!(second.published().await.unwrap(), 4);
+}
