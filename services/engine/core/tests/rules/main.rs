@@ -6,6 +6,7 @@
 mod fall;
 mod faults;
 mod golden;
+mod limits;
 mod lives;
 mod naive;
 mod refusals;
