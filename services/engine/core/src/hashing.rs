@@ -35,3 +35,53 @@ impl Hasher for Mixer {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::hash::{BuildHasher as _, Hash};
+
+    const KEYS: u64 = 10_000;
+
+    /// Distinct values of the bits that a table takes its bucket from, and of those that it takes its tag from.
+    fn spread<K: Hash>(keys: impl Iterator<Item = K>) -> [usize; 2] {
+        let hashes: Vec<u64> = keys
+            .map(|key| BuildHasherDefault::<Mixer>::default().hash_one(key))
+            .collect();
+        let distinct = |bits: fn(u64) -> u64| hashes.iter().map(|hash| bits(*hash)).collect::<BTreeSet<_>>().len();
+        [distinct(|hash| hash & 0xFFFF), distinct(|hash| hash >> 57)]
+    }
+
+    /// By chance 10,000 keys meet in 65,536 buckets so seldom that at least 9,000 stay apart, and every tag of seven bits occurs.
+    fn assert_spread<K: Hash>(keys: impl Iterator<Item = K>, what: &str) {
+        let [buckets, tags] = spread(keys);
+        assert!(
+            buckets >= 9_000 && tags == 128,
+            "{what}: {buckets} buckets, {tags} tags"
+        );
+    }
+
+    #[test]
+    fn keys_spread_over_buckets_and_tags() {
+        assert_spread(0..KEYS, "numbers in a row");
+        assert_spread((0..KEYS).map(|n| n << 20), "numbers that differ high up");
+        assert_spread((0..KEYS).map(|n| format!("account-{n}")), "texts");
+        assert_spread((0..KEYS).map(|n| (n % 100, n / 100)), "pairs");
+    }
+
+    #[test]
+    fn the_terminator_of_a_text_counts() {
+        let hash = |write: fn(&mut Mixer)| {
+            let mut mixer = Mixer::default();
+            write(&mut mixer);
+            mixer.finish()
+        };
+        let text = hash(|it| it.write(b"ab"));
+        let ended = hash(|it| {
+            it.write(b"ab");
+            it.write_u8(0xFF);
+        });
+        assert_eq!(ended, text ^ 0xFF);
+    }
+}

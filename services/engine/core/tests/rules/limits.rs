@@ -4,8 +4,8 @@
 use engine_core::number::{self, TEXT_LEN_MAX};
 use engine_core::{
     AccountId, Command, Currency, Event, EventKind, Instrument, LedgerAccount, LedgerLine, Leverage, Market, Money,
-    NumberError, Observation, Percent, Price, Quantity, Quote, Rate, Refusal, State, StateHash, Symbol, Timestamp,
-    TradeId, decide, default_instruments,
+    NumberError, Observation, OpenTrade, Percent, Price, Quantity, Quote, Rate, Refusal, Side, Size, State, StateHash,
+    Symbol, Timestamp, TradeId, decide, default_instruments,
 };
 
 const NOW: i64 = 1_700_000_000_000_000;
@@ -117,8 +117,16 @@ fn leverage_and_rates_of_an_instrument_have_their_edges() {
     ] {
         let rate = Rate::parse(text).unwrap();
         let want = |field| is_refused.then_some(field);
-        assert_eq!(refused(|it| it.maintenance_rate = rate), want("maintenance_rate"), "{text}");
-        assert_eq!(refused(|it| it.commission_rate = rate), want("commission_rate"), "{text}");
+        assert_eq!(
+            refused(|it| it.maintenance_rate = rate),
+            want("maintenance_rate"),
+            "{text}"
+        );
+        assert_eq!(
+            refused(|it| it.commission_rate = rate),
+            want("commission_rate"),
+            "{text}"
+        );
     }
 }
 
@@ -126,8 +134,16 @@ fn leverage_and_rates_of_an_instrument_have_their_edges() {
 fn amounts_ages_markup_and_band_of_an_instrument_have_their_edges() {
     for (amount, is_refused) in [("0.01", false), ("0", true), ("-1", true), ("0.001", true)] {
         let want = |field| is_refused.then_some(field);
-        assert_eq!(refused(|it| it.margin_min = money(amount)), want("margin_min"), "{amount}");
-        assert_eq!(refused(|it| it.exposure_max = money(amount)), want("exposure_max"), "{amount}");
+        assert_eq!(
+            refused(|it| it.margin_min = money(amount)),
+            want("margin_min"),
+            "{amount}"
+        );
+        assert_eq!(
+            refused(|it| it.exposure_max = money(amount)),
+            want("exposure_max"),
+            "{amount}"
+        );
     }
     assert_eq!(refused(|it| it.spread_markup_bps = 10_000), None);
     assert_eq!(refused(|it| it.spread_markup_bps = 10_001), Some("spread_markup_bps"));
@@ -175,6 +191,52 @@ fn the_largest_amount_is_a_million_millions() {
     };
     assert!(deposit("1000000000000"));
     assert!(!deposit("1000000000000.01"));
+}
+
+#[test]
+fn all_that_is_free_may_be_added_to_a_trade() {
+    crate::story::check(
+        "quote SOL_USDC 199.98 200
+         open demo SOL_USDC long margin 100 leverage 10
+         modify demo 1 add 4900.01
+         modify demo 1 add 4900",
+        "refused INSUFFICIENT_MARGIN: needs 4900.01 USDC, 4900 is free
+         demo trade 1 modified",
+    );
+}
+
+#[test]
+fn the_largest_quantity_may_be_opened() {
+    let (mut state, mut market, account) = wallet();
+    let at = Timestamp::from_micros(NOW);
+    let mut small = sol();
+    small.quantity_max = quantity("5");
+    for event in decide(&state, &market, at, &Command::ConfigureInstrument(small)).unwrap() {
+        state.apply(at, &event);
+    }
+    let quote = Quote {
+        symbol: Symbol::new("SOL_USDC").unwrap(),
+        bid: price("100"),
+        ask: price("100.02"),
+        venue_time: at,
+        update_id: 1,
+    };
+    assert_eq!(market.observe(&state, at, &quote), Observation::Accepted);
+    let opens = |text: &str| {
+        let order = OpenTrade {
+            account: account.clone(),
+            symbol: Symbol::new("SOL_USDC").unwrap(),
+            side: Side::Long,
+            size: Size::Quantity(quantity(text)),
+            leverage: Leverage::parse("1").unwrap(),
+            stop_loss: None,
+            take_profit: None,
+            slippage: None,
+        };
+        decide(&state, &market, at, &Command::OpenTrade(order)).is_ok()
+    };
+    assert!(opens("5"));
+    assert!(!opens("5.001"));
 }
 
 #[test]
@@ -279,7 +341,10 @@ fn what_is_shown_to_people_says_something() {
     assert_eq!(Timestamp::from_micros(7).to_string(), "7us");
     let state = State::new();
     let shown = format!("{state:?}");
-    assert!(shown.contains(&state.hash().to_string()) && shown.contains("accounts: 0"), "{shown}");
+    assert!(
+        shown.contains(&state.hash().to_string()) && shown.contains("accounts: 0"),
+        "{shown}"
+    );
     assert_eq!(StateHash::new(7).get(), 7);
     assert_eq!(StateHash::new(7).to_string(), "00000000000000000000000000000007");
 }

@@ -3,136 +3,25 @@
 //!
 //! A life that goes wrong is shrunk and printed step by step. `PROPTEST_CASES` plays more of them.
 
+mod steps;
+mod words;
+
 use engine_core::{
-    Change, CloseReason, Command, Currency, Event, EventKind, Instrument, LedgerAccount, Leverage, Market, Money,
-    Observation, OpenTrade, Percent, Portion, Price, Quantity, Quote, Rate, Refusal, Side, Size, SlippageBound,
-    TradeId, TradingMode,
+    Change, Command, Currency, Instrument, LedgerAccount, Leverage, Market, Money, Observation, OpenTrade, Percent,
+    Portion, Price, Quantity, Quote, Rate, Side, Size, SlippageBound, TradeId, TradingMode,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::FileFailurePersistence;
 use rust_decimal::Decimal;
 
+use self::steps::{Parting, Sizing, Step, Stop, step};
+use self::words::{in_integers, in_model_words, outcome};
 use crate::naive::{self, Naive, Outcome, Terms, scaled};
 use crate::story::{World, account, currency, instrument, later, symbol};
 
 const ACCOUNTS: [&str; 3] = ["alice", "bob", "carol"];
 const SYMBOLS: [&str; 2] = ["SOL_USDC", "BTC_USDC"];
-
-/// One step; what it refers to is worked out when it is played, so that most steps mean something.
-#[derive(Clone, Debug)]
-enum Step {
-    Wallet {
-        account: usize,
-    },
-    Transfer {
-        account: usize,
-        cents: i64,
-    },
-    Wait {
-        ms: i64,
-    },
-    /// Moves the venue's mid by so many bps and quotes around it, in hundredths of a tick.
-    Quote {
-        symbol: usize,
-        move_bps: i64,
-        spread: i64,
-        late_ms: i64,
-        repeat: bool,
-    },
-    Open {
-        account: usize,
-        symbol: usize,
-        long: bool,
-        size: Sizing,
-        leverage: i64,
-        stop_bps: i64,
-        take_bps: i64,
-        bound: Option<(i64, u32)>,
-    },
-    Close {
-        account: usize,
-        trade: usize,
-        part: Parting,
-    },
-    Modify {
-        account: usize,
-        trade: usize,
-        stop: Stop,
-        take: Stop,
-        add: Option<i64>,
-    },
-    Terms {
-        symbol: usize,
-        term: usize,
-        value: usize,
-    },
-    /// Through a snapshot and back; a new process has forgotten the quotes too.
-    Restore {
-        forget: bool,
-    },
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Sizing {
-    Cents(i64),
-    /// Thousandths of what a thousand would buy.
-    Share(i64),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Parting {
-    All,
-    /// Of a hundred parts of what is open, plus so many steps.
-    Steps(i64, i64),
-    /// In hundredths of a percent.
-    Percent(i64),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    Keep,
-    Clear,
-    /// From the mid, in bps.
-    At(i64),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    // The last of them seldom, and mostly before it has a wallet.
-    let who = prop_oneof![10 => 0..ACCOUNTS.len() - 1, 1 => Just(ACCOUNTS.len() - 1)];
-    let what = 0..SYMBOLS.len();
-    let moves = prop_oneof![20 => -120..120_i64, 4 => -600..600_i64, 1 => -5_000..5_000_i64];
-    let spread = prop_oneof![30 => 1..600_i64, 1 => 600..2_000_000_i64];
-    let late = prop_oneof![20 => Just(0_i64), 2 => 0..6_000_i64, 1 => -3_000..40_000_i64];
-    let sizing = prop_oneof![
-        prop_oneof![8 => 50..200_000_i64, 1 => -1..150_i64].prop_map(Sizing::Cents),
-        (1..3_000_i64).prop_map(Sizing::Share)
-    ];
-    let leverage = prop_oneof![1..=101_i64, Just(1), Just(100), 5..30_i64];
-    let parting = prop_oneof![
-        Just(Parting::All),
-        (0..120_i64, -2..3_i64).prop_map(|(hundredths, more)| Parting::Steps(hundredths, more)),
-        (1..=10_000_i64).prop_map(Parting::Percent),
-    ];
-    let offset = || prop_oneof![6 => Just(0_i64), 5 => -400..400_i64];
-    let stop = || prop_oneof![Just(Stop::Keep), Just(Stop::Clear), (-400..400_i64).prop_map(Stop::At)];
-    let bound = prop::option::weighted(0.2, (-50..50_i64, 0..60_u32));
-    prop_oneof![
-        2 => who.clone().prop_map(|account| Step::Wallet { account }),
-        2 => (who.clone(), -600_000..600_000_i64).prop_map(|(account, cents)| Step::Transfer { account, cents }),
-        3 => prop_oneof![10 => 0..2_000_i64, 2 => 0..8_000_i64, 1 => 0..50_000_i64].prop_map(|ms| Step::Wait { ms }),
-        30 => (what.clone(), moves, spread, late, prop::bool::weighted(0.05))
-            .prop_map(|(symbol, move_bps, spread, late_ms, repeat)| Step::Quote { symbol, move_bps, spread, late_ms, repeat }),
-        20 => (who.clone(), what.clone(), any::<bool>(), sizing, leverage, offset(), offset(), bound).prop_map(
-            |(account, symbol, long, size, leverage, stop_bps, take_bps, bound)| Step::Open { account, symbol, long, size, leverage, stop_bps, take_bps, bound }
-        ),
-        10 => (who.clone(), 0..40_usize, parting).prop_map(|(account, trade, part)| Step::Close { account, trade, part }),
-        8 => (who.clone(), 0..40_usize, stop(), stop(), prop::option::weighted(0.4, prop_oneof![5 => 1..40_000_i64, 1 => -100..2_i64, 1 => Just(9_000_000)]))
-            .prop_map(|(account, trade, stop, take, add)| Step::Modify { account, trade, stop, take, add }),
-        3 => (what, 0..6_usize, 0..4_usize).prop_map(|(symbol, term, value)| Step::Terms { symbol, term, value }),
-        1 => any::<bool>().prop_map(|forget| Step::Restore { forget }),
-    ]
-}
 
 struct Life {
     world: World,
@@ -494,90 +383,6 @@ fn usdc() -> Currency {
 
 fn money(cents: i64) -> Money {
     Money::new(Decimal::new(cents, 2))
-}
-
-/// A refusal in the model's words; the model knows a few fields less.
-fn in_model_words(refusal: &Refusal) -> Outcome {
-    naive::refused(refusal)
-}
-
-fn in_integers(it: &engine_core::Trade, naive: &Naive) -> naive::Trade {
-    let symbol = SYMBOLS
-        .iter()
-        .position(|name| *name == it.symbol.as_str())
-        .expect("one of ours");
-    let terms = &naive.terms[symbol];
-    let ticks = |price: Price| scaled(price.get(), terms.price_scale);
-    naive::Trade {
-        id: it.id.get(),
-        account: ACCOUNTS
-            .iter()
-            .position(|name| *name == it.account.as_str())
-            .expect("one of ours"),
-        symbol,
-        side: it.side,
-        quantity: scaled(it.quantity.get(), terms.quantity_scale),
-        entry: ticks(it.entry_price),
-        margin: scaled(it.margin.get(), 2),
-        stop_loss: it.stop_loss.map(ticks),
-        take_profit: it.take_profit.map(ticks),
-        maintenance_ppm: scaled(it.maintenance_rate.get(), 6),
-    }
-}
-
-/// An event in the model's words; `None` for those the model has no answer to.
-fn outcome(event: &Event, naive: &Naive) -> Option<Outcome> {
-    let cents = |amount: Money| scaled(amount.get(), 2);
-    Some(match &event.kind {
-        EventKind::TradeOpened { trade, .. } => Outcome::Opened(in_integers(trade, naive), cents(trade.commission)),
-        EventKind::Deposited { amount, .. } => Outcome::Moved(cents(*amount)),
-        EventKind::Withdrawn { amount, .. } => Outcome::Moved(-cents(*amount)),
-        EventKind::TradeModified {
-            trade,
-            margin,
-            stop_loss,
-            take_profit,
-            ..
-        } => {
-            let mine = naive.trades.iter().find(|it| it.id == trade.get());
-            let scale = naive.terms[mine.map_or(0, |it| it.symbol)].price_scale;
-            let ticks = |price: &Option<Price>| price.map(|price| scaled(price.get(), scale));
-            Outcome::Modified(trade.get(), cents(*margin), ticks(stop_loss), ticks(take_profit))
-        }
-        EventKind::TradeReduced(it) | EventKind::TradeClosed(it) => {
-            let symbol = SYMBOLS
-                .iter()
-                .position(|name| *name == it.symbol.as_str())
-                .expect("one of ours");
-            let terms = &naive.terms[symbol];
-            assert_eq!(
-                it.gross_profit.get() + it.house_covered.get() - it.commission.get(),
-                it.realised_profit.get(),
-                "what the four amounts mean"
-            );
-            Outcome::Closed(naive::Closing {
-                trade: it.trade.get(),
-                reason: match it.reason {
-                    CloseReason::Client => "client",
-                    CloseReason::StopLoss => "stop-loss",
-                    CloseReason::TakeProfit => "take-profit",
-                    CloseReason::Liquidation => "liquidation",
-                },
-                quantity: scaled(it.quantity.get(), terms.quantity_scale),
-                price: scaled(it.close_price.get(), terms.price_scale),
-                released: cents(it.margin_released),
-                profit: cents(it.realised_profit),
-                commission: cents(it.commission),
-                covered: cents(it.house_covered),
-                left: (
-                    it.remaining_quantity
-                        .map_or(0, |rest| scaled(rest.get(), terms.quantity_scale)),
-                    cents(it.remaining_margin),
-                ),
-            })
-        }
-        EventKind::WalletInitialized { .. } | EventKind::InstrumentConfigured(_) => return None,
-    })
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! The state's identity: its hash, its bytes, and what does not fit.
 
-use engine_core::canonical::Entity;
+use engine_core::canonical::{Entity, LedgerBalance};
 use engine_core::{EntityOwned, Event, EventKind, LedgerAccount, LedgerLine, Market, State, TradeId};
 
 use crate::story::{World, account, currency, instrument, money, play};
@@ -187,4 +187,67 @@ fn instruments_are_listed_by_symbol() {
         world.market.tradable(&crate::story::symbol("SOL_USDC")),
         Market::new().tradable(&crate::story::symbol("x"))
     );
+}
+
+/// No event of ours has lines of two clients; one that had would still move each one's money and nobody else's.
+#[test]
+fn lines_of_several_accounts_reach_each_of_them() {
+    let mut world = play(A_LIFE);
+    let free = |world: &World, name: &str| world.state.account(&account(name)).unwrap().free(&currency("USDC"));
+    let (zoe, amy) = (free(&world, "zoe"), free(&world, "amy"));
+    let line = |name: &str, amount: &str| LedgerLine {
+        account: LedgerAccount::Client(account(name)),
+        currency: currency("USDC"),
+        amount: money(amount),
+    };
+    let event = Event {
+        kind: EventKind::Deposited {
+            account: account("zoe"),
+            currency: currency("USDC"),
+            amount: money("5"),
+        },
+        lines: vec![line("zoe", "5"), line("amy", "-7"), line("zoe", "2")],
+    };
+    world.state.apply(world.now, &event);
+    assert_eq!(free(&world, "zoe").checked_sub(zoe), Some(money("7")));
+    assert_eq!(free(&world, "amy").checked_sub(amy), Some(money("-7")));
+    assert_eq!(world.state.hash(), world.state.recompute_hash());
+}
+
+#[test]
+fn amounts_of_every_size_survive_their_bytes() {
+    for amount in [
+        "0.01",
+        "42949672.95",
+        "42949672.96",
+        "123456789012.34",
+        "999999999999.9",
+    ] {
+        let mut world = World::new();
+        world.tell("quote SOL_USDC 199.98 200");
+        world.tell(&format!("deposit zoe {amount} USDC"));
+        assert_eq!(bytes_of(&world.copied()), bytes_of(&world.state), "{amount}");
+        let free = |state: &State| state.account(&account("zoe")).unwrap().free(&currency("USDC"));
+        assert_eq!(free(&world.copied()), free(&world.state), "{amount}");
+    }
+}
+
+#[test]
+fn a_clients_balance_beside_its_account_is_refused() {
+    for owner in [
+        LedgerAccount::Client(account("zoe")),
+        LedgerAccount::Margin(account("zoe")),
+    ] {
+        let entry = LedgerBalance {
+            account: owner,
+            currency: currency("USDC"),
+            balance: money("5"),
+        };
+        let mut bytes = Vec::new();
+        Entity::Ledger(&entry).encode(&mut bytes);
+        let read = EntityOwned::decode(&bytes).expect("the bytes are an entity");
+        assert_eq!(read, EntityOwned::Ledger(entry));
+        let restored = State::try_restore(std::iter::once(read));
+        assert!(restored.is_err_and(|cause| cause.to_string().contains("outside its account")));
+    }
 }
