@@ -4,34 +4,34 @@
 //! engine publishes the tail again without repeats. A reader that sees a sequence skipped knows exactly what it missed. Rows are passed
 //! on as they were journaled: the writer encodes nothing twice, and a reader that nobody watches through decodes nothing.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use contracts::bus::{JournalBatch, JournalEntry};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
-use redis::aio::{ConnectionManager, MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use redis::streams::{
     StreamAddOptions, StreamId, StreamReadOptions, StreamReadReply, StreamTrimStrategy, StreamTrimmingMode,
 };
 use redis::{AsyncCommands as _, FromRedisValue as _};
 
 use crate::backoff::Backoff;
-use crate::connect::{BusError, Redis};
+use crate::connect::{BLOCK, BusError, Commands, Redis};
 use crate::keys;
 
 /// About how many sequences a shard's stream keeps; older ones are read from the journal.
 pub const SEQUENCES_KEPT: u64 = 50_000;
 const READ_MAX: usize = 1_024;
-const BLOCK: Duration = Duration::from_millis(1_000);
 
 /// The last sequence in the shard's stream; 0 when it is empty or gone.
-pub(crate) async fn last_sequence(connection: &mut ConnectionManager, shard: u32) -> Result<u64, BusError> {
+pub(crate) async fn last_sequence(connection: &mut Commands, shard: u32) -> Result<u64, BusError> {
     let newest: redis::streams::StreamRangeReply = connection.xrevrange_count(keys::events(shard), "+", "-", 1).await?;
     Ok(newest.ids.first().map_or(0, |entry| sequence_of(&entry.id)))
 }
 
 /// Empties a shard's stream: its tail belongs to another journal.
-pub(crate) async fn discard(connection: &mut ConnectionManager, shard: u32) -> Result<(), BusError> {
+pub(crate) async fn discard(connection: &mut Commands, shard: u32) -> Result<(), BusError> {
     Ok(connection.del(keys::events(shard)).await?)
 }
 
@@ -108,23 +108,31 @@ pub struct ShardEvents {
 /// Follows the event streams of all shards.
 #[derive(Debug)]
 pub struct EventReader {
-    redis: Redis,
-    connection: Option<MultiplexedConnection>,
-    keys: Vec<String>,
     positions: Vec<Option<u64>>,
-    backoff: Backoff,
+    /// Reads under way. They go on while nobody waits: a blocking command that is abandoned would hold its connection.
+    reads: FuturesUnordered<BoxFuture<'static, (Lane, Vec<ShardEvents>)>>,
 }
 
 impl EventReader {
     /// Follows shards 0 to `shards` − 1 from now on.
     #[must_use]
     pub fn new(redis: Redis, shards: u32) -> Self {
+        let keys = redis.together((0..shards).map(keys::events).collect());
+        let lanes = keys.into_iter().scan(0, |first, keys| {
+            let lane = Lane {
+                redis: redis.clone(),
+                connection: None,
+                first: *first,
+                positions: vec![None; keys.len()],
+                keys,
+                backoff: Backoff::store(),
+            };
+            *first += lane.keys.len();
+            Some(lane.next().boxed())
+        });
         Self {
-            redis,
-            connection: None,
-            keys: (0..shards).map(keys::events).collect(),
             positions: vec![None; shards as usize],
-            backoff: Backoff::store(),
+            reads: lanes.collect(),
         }
     }
 
@@ -137,7 +145,34 @@ impl EventReader {
     /// Waits for the next rows; comes back empty about once a second when there are none. Never fails: while Redis is away it
     /// tries again with backoff and returns empty.
     pub async fn next(&mut self) -> Vec<ShardEvents> {
-        match self.read().await {
+        let Some((lane, events)) = self.reads.next().await else {
+            // Without shards there is nothing to wait for.
+            return std::future::pending().await;
+        };
+        let known = self.positions.iter_mut().skip(lane.first);
+        for (known, read) in known.zip(&lane.positions) {
+            *known = *read;
+        }
+        self.reads.push(lane.next().boxed());
+        events
+    }
+}
+
+/// Streams that one command can read: those of all shards, or in a cluster of one.
+#[derive(Debug)]
+struct Lane {
+    redis: Redis,
+    connection: Option<MultiplexedConnection>,
+    /// The shard of the first key; the others follow.
+    first: usize,
+    keys: Vec<String>,
+    positions: Vec<Option<u64>>,
+    backoff: Backoff,
+}
+
+impl Lane {
+    async fn next(mut self) -> (Self, Vec<ShardEvents>) {
+        let events = match self.read().await {
             Ok(events) => {
                 self.backoff.reset();
                 events
@@ -148,12 +183,14 @@ impl EventReader {
                 self.backoff.wait().await;
                 Vec::new()
             }
-        }
+        };
+        (self, events)
     }
 
     async fn read(&mut self) -> Result<Vec<ShardEvents>, BusError> {
         if self.connection.is_none() {
-            let mut connection = self.redis.blocking().await?;
+            let first = self.keys.first().map_or("", String::as_str);
+            let mut connection = self.redis.blocking(first).await?;
             for (key, position) in self.keys.iter().zip(&mut self.positions) {
                 let newest: redis::streams::StreamRangeReply = connection.xrevrange_count(key, "+", "-", 1).await?;
                 let last = newest.ids.first().map_or(0, |entry| sequence_of(&entry.id));
@@ -187,7 +224,7 @@ impl EventReader {
                 }
             }
             all.push(ShardEvents {
-                shard: u32::try_from(index).expect("a shard number"),
+                shard: u32::try_from(self.first + index).expect("a shard number"),
                 rows,
             });
         }

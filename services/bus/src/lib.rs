@@ -13,12 +13,13 @@ pub mod connect;
 pub mod events;
 pub mod keys;
 pub mod lists;
+mod lua;
 pub mod mutants;
 pub mod prices;
 pub mod shard;
 
 pub use call::{CallError, Caller, CallerOptions, Calls, NotAccepted};
-pub use connect::{BusError, Redis};
+pub use connect::{BusError, Commands, Redis};
 pub use events::{EventReader, EventRow, ShardEvents};
 pub use lists::{CallLists, Pushed};
 pub use prices::{FollowPrices, PriceEntry, PricePublisher, PriceReader, PriceStream, RedisPrices};

@@ -4,15 +4,13 @@
 
 use std::future::Future;
 
-use redis::aio::{ConnectionManager, MultiplexedConnection};
-use redis::{AsyncCommands as _, Direction, Script};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands as _, Direction};
 use uuid::Uuid;
 
-use crate::connect::{BusError, Redis};
+use crate::connect::{BLOCK, BusError, Commands, Redis};
 use crate::keys;
-
-/// How long a blocking pop waits before it looks up. Seconds.
-const POP_TIMEOUT_S: f64 = 1.0;
+use crate::lua::Lua;
 
 /// What became of the requests pushed to one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +44,9 @@ pub trait CallLists: Clone + Send + 'static {
 #[derive(Debug)]
 pub struct RedisLists {
     redis: Redis,
-    commands: Option<ConnectionManager>,
+    commands: Option<Commands>,
     blocking: Option<MultiplexedConnection>,
-    admit: Script,
+    admit: Lua,
 }
 
 impl RedisLists {
@@ -59,7 +57,7 @@ impl RedisLists {
             redis,
             commands: None,
             blocking: None,
-            admit: Script::new(ADMIT_AND_PUSH),
+            admit: Lua::new(ADMIT_AND_PUSH),
         }
     }
 }
@@ -101,9 +99,10 @@ impl CallLists for RedisLists {
             .iter()
             .map(|(shard, requests)| push_group(admit, open.clone(), *shard, requests, length_max));
         let pushed = futures::future::join_all(pushes).await;
-        if pushed
-            .iter()
-            .any(|pushed| matches!(pushed, Pushed::NeverSent | Pushed::Unknown))
+        if !open.fails_in_part()
+            && pushed
+                .iter()
+                .any(|pushed| matches!(pushed, Pushed::NeverSent | Pushed::Unknown))
         {
             self.commands = None;
         }
@@ -113,11 +112,12 @@ impl CallLists for RedisLists {
     async fn pop(&mut self, list: &str, count_max: usize) -> Result<Vec<Vec<u8>>, BusError> {
         let mut open = match self.blocking.take() {
             Some(open) => open,
-            None => self.redis.blocking().await?,
+            None => self.redis.blocking(list).await?,
         };
         // Not put back after an error: the next pop connects again.
-        let popped: Option<(String, Vec<Vec<u8>>)> =
-            open.blmpop(POP_TIMEOUT_S, 1, list, Direction::Left, count_max).await?;
+        let popped: Option<(String, Vec<Vec<u8>>)> = open
+            .blmpop(BLOCK.as_secs_f64(), 1, list, Direction::Left, count_max)
+            .await?;
         self.blocking = Some(open);
         Ok(popped.map(|(_, replies)| replies).unwrap_or_default())
     }
@@ -128,18 +128,18 @@ impl CallLists for RedisLists {
 }
 
 async fn push_group(
-    admit: &Script,
-    mut connection: ConnectionManager,
+    admit: &Lua,
+    mut connection: Commands,
     shard: u32,
     requests: &[Vec<u8>],
     length_max: usize,
 ) -> Pushed {
-    let mut call = admit.key(keys::requests(shard));
-    call.key(keys::leader(shard)).arg(length_max);
-    for request in requests {
-        call.arg(request.as_slice());
-    }
-    let pushed: Result<i64, redis::RedisError> = call.invoke_async(&mut connection).await;
+    let length_max = length_max.to_string();
+    let mut arguments = Vec::with_capacity(1 + requests.len());
+    arguments.push(length_max.as_bytes());
+    arguments.extend(requests.iter().map(Vec::as_slice));
+    let (queue, leader) = (keys::requests(shard), keys::leader(shard));
+    let pushed: Result<i64, _> = admit.run(&mut connection, &[&queue, &leader], &arguments).await;
     match pushed {
         Ok(pushed) => usize::try_from(pushed).map_or(Pushed::NoLeader, Pushed::Count),
         Err(error) => {
@@ -163,6 +163,10 @@ fn never_sent(error: &redis::RedisError) -> bool {
                     | redis::ServerErrorKind::ReadOnly
                     | redis::ServerErrorKind::MasterDown
                     | redis::ServerErrorKind::ClusterDown
+                    | redis::ServerErrorKind::Moved
+                    | redis::ServerErrorKind::Ask
+                    | redis::ServerErrorKind::TryAgain
+                    | redis::ServerErrorKind::NoPerm
             )
         )
 }

@@ -4,24 +4,21 @@
 //! convenience for watching lag. Time is never taken from a stream id.
 
 use std::future::Future;
-use std::time::Duration;
 
 use contracts::bus::PriceBatch;
 use prost::Message as _;
-use redis::aio::{ConnectionManager, MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamMaxlen, StreamReadOptions, StreamReadReply};
 use redis::{AsyncCommands as _, FromRedisValue as _};
 
 use crate::backoff::Backoff;
-use crate::connect::{BusError, Redis};
+use crate::connect::{BLOCK, BusError, Commands, Redis};
 use crate::keys;
 
 /// About how many batches the stream keeps: at ten a second, a quarter of an hour.
 const STREAM_LENGTH: usize = 10_000;
 /// Most batches read at once.
 const READ_MAX: usize = 256;
-/// How long a read waits before it looks up.
-const BLOCK: Duration = Duration::from_millis(1_000);
 
 /// One batch with its place in the stream.
 #[derive(Clone, Debug)]
@@ -35,7 +32,7 @@ pub struct PriceEntry {
 /// Appends batches. One per poller.
 #[derive(Clone, Debug)]
 pub struct PricePublisher {
-    connection: ConnectionManager,
+    connection: Commands,
 }
 
 impl PricePublisher {
@@ -134,7 +131,7 @@ impl PriceReader {
 
     async fn read(&mut self) -> Result<Vec<PriceEntry>, BusError> {
         if self.connection.is_none() {
-            let connection = self.redis.blocking().await?;
+            let connection = self.redis.blocking(keys::PRICES).await?;
             self.connection = Some(connection);
             self.settle().await?;
         }
@@ -255,7 +252,7 @@ impl PriceStream for RedisPrices {
     }
 
     async fn after(&self, position: &str) -> Result<Vec<PriceEntry>, BusError> {
-        let mut connection = self.redis.blocking().await?;
+        let mut connection = self.redis.blocking(keys::PRICES).await?;
         let start = if position.is_empty() {
             "-".to_owned()
         } else {
@@ -277,7 +274,7 @@ impl FollowPrices for PriceReader {
 /// # Errors
 /// When Redis is away.
 pub async fn newest(redis: &Redis, count: usize) -> Result<Vec<PriceEntry>, BusError> {
-    let mut connection = redis.blocking().await?;
+    let mut connection = redis.blocking(keys::PRICES).await?;
     let reply: redis::streams::StreamRangeReply = connection.xrevrange_count(keys::PRICES, "+", "-", count).await?;
     let mut entries = decoded(reply);
     entries.reverse();

@@ -10,22 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use contracts::bus::Reply;
 use prost::Message as _;
-use redis::aio::ConnectionManager;
-use redis::{AsyncCommands as _, Script};
+use redis::{AsyncCommands as _, Cmd};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backoff::Backoff;
-use crate::connect::{BusError, Redis};
+use crate::connect::{BLOCK, BusError, Commands, Redis};
 use crate::events::EventRow;
+use crate::lua::Lua;
 use crate::{events, keys};
 
 /// How long a reply list outlives its last reply, so that those of dead gateways do not pile up. Seconds.
 const REPLY_LIST_TTL_S: i64 = 60;
 /// How long a leader counts as present after its last sign of life. Milliseconds.
 pub const PRESENCE_MS: u64 = 2_000;
-/// How long a blocking peek waits before it looks up.
-const BELL_TIMEOUT_S: f64 = 1.0;
 
 /// One raw message of a queue.
 pub type Incoming = Bytes;
@@ -69,9 +67,10 @@ pub struct RedisShardBus {
     shard: u32,
     requests: String,
     leader: String,
-    connection: ConnectionManager,
+    connection: Commands,
     bell: Arc<Bell>,
-    trim: Script,
+    trim: Lua,
+    hide: Lua,
     _bell_stops: DropGuard,
 }
 
@@ -87,7 +86,7 @@ struct Bell {
 impl RedisShardBus {
     /// Connects to one shard's queue. `connection` is shared between the shards of a process.
     #[must_use]
-    pub fn new(redis: Redis, connection: ConnectionManager, shard: u32) -> Self {
+    pub fn new(redis: Redis, connection: Commands, shard: u32) -> Self {
         let bell = Arc::new(Bell::default());
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(watch_queue(
@@ -101,7 +100,8 @@ impl RedisShardBus {
             leader: keys::leader(shard),
             connection,
             bell,
-            trim: Script::new(COMPARE_AND_TRIM),
+            trim: Lua::new(COMPARE_AND_TRIM),
+            hide: Lua::new(HIDE_OURS),
             _bell_stops: stop.drop_guard(),
         }
     }
@@ -114,7 +114,7 @@ async fn watch_queue(redis: Redis, requests: String, bell: Arc<Bell>) {
     bell.armed.notified().await;
     loop {
         if connection.is_none() {
-            match redis.blocking().await {
+            match redis.blocking(&requests).await {
                 Ok(open) => connection = Some(open),
                 Err(error) => {
                     tracing::warn!(%error, "queue watch: cannot connect");
@@ -130,7 +130,7 @@ async fn watch_queue(redis: Redis, requests: String, bell: Arc<Bell>) {
             .arg(&requests)
             .arg("LEFT")
             .arg("LEFT")
-            .arg(BELL_TIMEOUT_S)
+            .arg(BLOCK.as_secs_f64())
             .query_async(open)
             .await;
         match head {
@@ -185,11 +185,8 @@ impl ShardBus for RedisShardBus {
         if processed.is_empty() {
             return Ok(true);
         }
-        let mut call = self.trim.key(&self.requests);
-        for message in processed {
-            call.arg(message.as_ref());
-        }
-        let done: i64 = call.invoke_async(&mut self.connection.clone()).await?;
+        let mut connection = self.connection.clone();
+        let done: i64 = self.trim.run(&mut connection, &[&self.requests], processed).await?;
         Ok(done == 1)
     }
 
@@ -204,15 +201,10 @@ impl ShardBus for RedisShardBus {
         if lists.is_empty() {
             return Ok(());
         }
-        let mut pipeline = redis::pipe();
-        for (list, encoded) in &lists {
-            pipeline
-                .rpush(list, encoded)
-                .ignore()
-                .expire(list, REPLY_LIST_TTL_S)
-                .ignore();
-        }
-        Ok(pipeline.query_async(&mut self.connection.clone()).await?)
+        let replies = lists
+            .iter()
+            .map(|(list, encoded)| [Cmd::rpush(list, encoded), Cmd::expire(list, REPLY_LIST_TTL_S)]);
+        self.connection.send_groups(replies).await
     }
 
     async fn publish(&self, rows: &[EventRow]) -> Result<(), BusError> {
@@ -245,12 +237,7 @@ impl ShardBus for RedisShardBus {
     }
 
     async fn hide_presence(&mut self, engine: &str) -> Result<(), BusError> {
-        let hide = Script::new(HIDE_OURS);
-        let _hidden: i64 = hide
-            .key(&self.leader)
-            .arg(engine)
-            .invoke_async(&mut self.connection)
-            .await?;
+        let _hidden: i64 = self.hide.run(&mut self.connection, &[&self.leader], &[engine]).await?;
         Ok(())
     }
 

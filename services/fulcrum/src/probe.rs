@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use bus::Commands;
 use engine::Status;
 use engine::journal::unled;
 use opentelemetry::metrics::Gauge;
 use opentelemetry::{KeyValue, global};
 use poller::FeedState;
-use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio::sync::watch;
 
@@ -22,14 +22,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Whether Redis answers. Never ends.
 pub(crate) async fn redis(board: Board, redis: bus::Redis) {
-    let mut connection: Option<ConnectionManager> = None;
+    let mut connection: Option<Commands> = None;
     loop {
         let look = async {
             let connection = match &mut connection {
                 Some(connection) => connection,
                 None => connection.insert(redis.commands().await?),
             };
-            redis::cmd("PING").exec_async(connection).await?;
+            connection.ping().await?;
             anyhow::Ok(())
         };
         board.set("redis", seen(tokio::time::timeout(ANSWER_WITHIN, look).await));

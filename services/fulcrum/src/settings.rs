@@ -15,7 +15,11 @@ pub const OPS_LISTEN: &str = "127.0.0.1:9464";
 /// Where the queues and streams are.
 #[derive(Args, Clone, Debug)]
 pub struct RedisSettings {
-    /// Address of Redis: redis://host:port, rediss://host:port (TLS), or redis+unix:///path/to/socket.
+    /// Address of Redis: redis://host:port, redis+unix:///path/to/socket, redis-sentinel://host:port,host:port/master-name, or
+    /// redis-cluster://host:port,host:port.
+    ///
+    /// With rediss instead of redis it is TLS; ?sslrootcert=FILE names an authority, and &sslcert=FILE&sslkey=FILE what is shown to the
+    /// server. user:password@ goes before the hosts.
     #[arg(
         long,
         env = "FULCRUM_REDIS_URL",

@@ -4,4 +4,4 @@
 
 pub mod stores;
 
-pub use stores::{PrivatePostgres, PrivateRedis};
+pub use stores::{PrivatePostgres, PrivateRedis, PrivateRedisCluster, PrivateSentinels};

@@ -6,13 +6,16 @@
 //!
 //! Everything panics where a service would return an error: a test without its store has nothing to say.
 
+mod redis_sets;
 mod server;
 mod template;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+pub use redis_sets::{PrivateRedisCluster, PrivateSentinels, free_ports};
 use rustix::process::{Pid, Signal, kill_process};
 use server::{Ending, Server};
 use sqlx::Connection as _;
@@ -103,8 +106,10 @@ impl PrivatePostgres {
     /// Its address, for anything that takes a Postgres URL.
     #[must_use]
     pub fn url(&self) -> String {
+        let port = self.settings.iter().rev().find(|(name, _)| name == "port");
         format!(
-            "postgres://fulcrum@localhost/postgres?host={}",
+            "postgres://fulcrum@localhost:{}/postgres?host={}",
+            port.map_or("5432", |(_, port)| port),
             self.directory.path().display()
         )
     }
@@ -179,7 +184,7 @@ pub struct PrivateRedis {
     // Before the directory, as above.
     server: Option<Server>,
     directory: TempDir,
-    appendonly: bool,
+    options: Vec<(String, String)>,
 }
 
 impl PrivateRedis {
@@ -188,7 +193,7 @@ impl PrivateRedis {
     /// # Panics
     /// When there is no Redis on this machine, or it does not start.
     pub async fn start() -> Self {
-        Self::started(false).await
+        Self::start_with(&[]).await
     }
 
     /// Starts one that writes every command to a file first: started again it has what it had.
@@ -196,14 +201,19 @@ impl PrivateRedis {
     /// # Panics
     /// When there is no Redis on this machine, or it does not start.
     pub async fn start_appendonly() -> Self {
-        Self::started(true).await
+        Self::start_with(&[("appendonly", "yes")]).await
     }
 
-    async fn started(appendonly: bool) -> Self {
+    /// Starts one with more options, later ones winning: `&[("aclfile", "/path/users.acl")]` for one that asks who you are.
+    ///
+    /// # Panics
+    /// When there is no Redis on this machine, or it does not start.
+    pub async fn start_with(options: &[(&str, &str)]) -> Self {
+        let options = options.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         let mut redis = Self {
             server: None,
             directory: temporary("redis"),
-            appendonly,
+            options: options.collect(),
         };
         redis.start_again().await;
         redis
@@ -226,7 +236,7 @@ impl PrivateRedis {
     /// When it does not start.
     pub async fn start_again(&mut self) {
         self.kill();
-        let command = [
+        let mut command = vec![
             "redis-server".into(),
             "--port".into(),
             "0".into(),
@@ -237,10 +247,13 @@ impl PrivateRedis {
             "--save".into(),
             "".into(),
             "--appendonly".into(),
-            if self.appendonly { "yes".into() } else { "no".into() },
+            "no".into(),
             "--appendfsync".into(),
             "always".into(),
         ];
+        for (name, value) in &self.options {
+            command.extend([format!("--{name}").into(), value.into()]);
+        }
         let mut server = Server::start(&command, None, Ending::Kill, self.directory.path());
         let client = redis::Client::open(self.url()).expect("our own address");
         until_ready(&mut server, async || {
@@ -299,6 +312,16 @@ impl PrivateRedis {
     fn socket(&self) -> PathBuf {
         self.directory.path().join("redis.sock")
     }
+}
+
+/// Makes a file readable for nobody but the Postgres servers started here, as Postgres wants it of a private key.
+///
+/// # Panics
+/// When it cannot be.
+pub fn give_to_postgres(file: &Path) {
+    template::give(file);
+    let only_its_owner = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(file, only_its_owner).expect("our own file");
 }
 
 /// A directory for one store, near enough to the root that the path of a socket in it fits.

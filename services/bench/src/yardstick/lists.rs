@@ -132,7 +132,7 @@ async fn start_callers(
     let ours = (way == Way::Ours).then(|| Caller::start(redis, CallerOptions::default(), stop.clone()));
     if way == Way::Aggregated {
         let reply_to = format!("bench-replies-{}", Uuid::new_v4().simple());
-        let (push, pop) = (redis.blocking().await?, redis.blocking().await?);
+        let (push, pop) = (redis.blocking(REQUESTS).await?, redis.blocking(REQUESTS).await?);
         tokio::task::spawn_local(
             stop.clone()
                 .run_until_cancelled_owned(push_all(push, Rc::clone(&aggregator))),
@@ -144,13 +144,13 @@ async fn start_callers(
         )));
         aggregator.reply_to.replace(reply_to);
     }
-    let commands = redis.blocking().await?;
+    let commands = redis.blocking(REQUESTS).await?;
     for _ in 0..concurrency {
         let (counts, tally, stop) = (Rc::clone(counts), Rc::clone(tally), stop.clone());
         let (aggregator, ours, push) = (Rc::clone(&aggregator), ours.clone(), commands.clone());
         // A blocking pop holds its connection.
         let pop = match way {
-            Way::Naive => Some(redis.blocking().await?),
+            Way::Naive => Some(redis.blocking(REQUESTS).await?),
             Way::Aggregated | Way::Ours => None,
         };
         let calling = async move {
@@ -282,7 +282,7 @@ async fn call_naively(mut push: MultiplexedConnection, mut pop: MultiplexedConne
 
 /// The bare worker: takes what is there, answers it with one pipeline.
 async fn answer_lists(redis: Redis, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut connection = redis.blocking().await?;
+    let mut connection = redis.blocking(REQUESTS).await?;
     while !stop.is_cancelled() {
         let popped: Option<(String, Vec<Vec<u8>>)> = connection
             .blmpop(POP_TIMEOUT_S, 1, REQUESTS, Direction::Left, TAKE_MAX)

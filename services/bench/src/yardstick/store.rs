@@ -49,7 +49,7 @@ impl Store {
             _directory: directory,
         };
         let begun = Instant::now();
-        while store.redis()?.blocking().await.is_err() {
+        while store.redis()?.commands().await.is_err() {
             if let Some(ended) = store.process.try_wait().context("redis-server")? {
                 bail!("redis-server ended: {ended}");
             }

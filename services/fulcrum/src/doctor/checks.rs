@@ -232,61 +232,85 @@ pub(super) async fn shards(url: &str) -> Vec<Line> {
     all(look.await)
 }
 
-/// Redis answers, is recent enough, and throws nothing away.
+/// Redis answers, is recent enough, and throws nothing away: the one server, the master that sentinels name, or each master of a cluster.
 pub(super) async fn redis(url: &str) -> Vec<Line> {
     let look = async {
-        let info = redis_info(url).await?;
-        let told = |name: &str| info.get(name).map_or("", String::as_str);
+        let redis = bus::Redis::open(url).map_err(redis_away)?;
+        let servers = redis_answers(redis.servers()).await?;
         let mut lines = Vec::new();
-        let version = told("redis_version");
-        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        lines.push(if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < REDIS_MIN {
-            Line::finding(
-                format!("Redis {version} is older than {}.{}", REDIS_MIN.0, REDIS_MIN.1),
-                "upgrade it: nothing older is tested",
-            )
-        } else {
-            Line::Fine(version.to_owned())
-        });
-        if told("redis_mode") == "cluster" {
-            lines.push(Line::finding(
-                "this is a node of a Redis Cluster, which Fulcrum does not speak to yet",
-                "give it a Redis that is not part of a cluster",
-            ));
+        if let Some(unserved) = redis_answers(redis.slots_unserved()).await? {
+            lines.push(if unserved == 0 {
+                Line::Fine(format!("a cluster of {} masters serves every slot", servers.len()))
+            } else {
+                Line::finding(
+                    format!("{unserved} slots of the cluster are served by nobody: some shards have no queue"),
+                    "bring the master of these slots back, or let its replica take over: CLUSTER FAILOVER TAKEOVER",
+                )
+            });
         }
-        if told("role") == "slave" {
-            lines.push(Line::finding(
-                "this address is a replica's, which takes no writes",
-                "give the address that follows the master",
-            ));
+        for server in &servers {
+            let info = redis_info(server).await?;
+            let mut of_this = of_a_server(&info);
+            if redis_answers(server.is_open()).await? {
+                of_this.push(Line::Note(
+                    "whoever reaches it may do everything: the default user is open. deploy/redis/users.acl has a user for each role"
+                        .to_owned(),
+                ));
+            }
+            if servers.len() > 1 {
+                of_this.iter_mut().for_each(|line| line.begins_with(&server.address()));
+            }
+            lines.extend(of_this);
         }
-        let policy = told("maxmemory_policy");
-        lines.push(if policy == "noeviction" {
-            Line::Fine("maxmemory-policy is noeviction".to_owned())
-        } else {
-            Line::finding(
-                format!("maxmemory-policy is {policy}: a full Redis would throw queues away"),
-                "CONFIG SET maxmemory-policy noeviction, and the same in its configuration",
-            )
-        });
-        let bytes = |name| told(name).parse::<u64>().unwrap_or(0);
-        let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
-        if most > 0 && used.saturating_mul(100) / most >= MEMORY_NOTE_PERCENT {
-            lines.push(Line::Note(format!(
-                "{used} of {most} bytes of memory are used: when it is full, calls are refused"
-            )));
-        }
-        lines.push(if told("aof_enabled") == "1" {
-            Line::Fine("appendonly is on".to_owned())
-        } else {
-            Line::Note(
-                "appendonly is off: safe, but after a restart of Redis callers in flight see UNKNOWN_OUTCOME once and repeat"
-                    .to_owned(),
-            )
-        });
         Ok(lines)
     };
     all(look.await)
+}
+
+/// What a server says of itself.
+fn of_a_server(info: &BTreeMap<String, String>) -> Vec<Line> {
+    let told = |name: &str| info.get(name).map_or("", String::as_str);
+    let mut lines = Vec::new();
+    let version = told("redis_version");
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    lines.push(if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < REDIS_MIN {
+        Line::finding(
+            format!("Redis {version} is older than {}.{}", REDIS_MIN.0, REDIS_MIN.1),
+            "upgrade it: nothing older is tested",
+        )
+    } else {
+        Line::Fine(version.to_owned())
+    });
+    if told("role") == "slave" {
+        lines.push(Line::finding(
+            "this address is a replica's, which takes no writes",
+            "give the address that follows the master, or that of the sentinels: redis-sentinel://host:port,host:port/name",
+        ));
+    }
+    let policy = told("maxmemory_policy");
+    lines.push(if policy == "noeviction" {
+        Line::Fine("maxmemory-policy is noeviction".to_owned())
+    } else {
+        Line::finding(
+            format!("maxmemory-policy is {policy}: a full Redis would throw queues away"),
+            "CONFIG SET maxmemory-policy noeviction, and the same in its configuration",
+        )
+    });
+    let bytes = |name| told(name).parse::<u64>().unwrap_or(0);
+    let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
+    if most > 0 && used.saturating_mul(100) / most >= MEMORY_NOTE_PERCENT {
+        lines.push(Line::Note(format!(
+            "{used} of {most} bytes of memory are used: when it is full, calls are refused"
+        )));
+    }
+    lines.push(if told("aof_enabled") == "1" {
+        Line::Fine("appendonly is on".to_owned())
+    } else {
+        Line::Note(
+            "appendonly is off: safe, but after a restart of Redis callers in flight see UNKNOWN_OUTCOME once and repeat".to_owned(),
+        )
+    });
+    lines
 }
 
 fn redis_away(error: impl std::fmt::Display) -> Line {
@@ -296,16 +320,20 @@ fn redis_away(error: impl std::fmt::Display) -> Line {
     )
 }
 
-async fn redis_info(url: &str) -> Result<BTreeMap<String, String>, Line> {
-    let ask = async {
-        let mut connection = bus::Redis::open(url)?.commands().await?;
-        let text: String = redis::cmd("INFO").query_async(&mut connection).await?;
-        anyhow::Ok(text)
-    };
-    let text = tokio::time::timeout(ANSWER_WITHIN, ask)
+async fn redis_answers<T>(ask: impl Future<Output = Result<T, bus::BusError>>) -> Result<T, Line> {
+    tokio::time::timeout(ANSWER_WITHIN, ask)
         .await
         .map_err(|_| redis_away("no answer in time"))?
-        .map_err(redis_away)?;
+        .map_err(redis_away)
+}
+
+async fn redis_info(server: &bus::connect::servers::Server) -> Result<BTreeMap<String, String>, Line> {
+    let ask = async {
+        let mut connection = server.connect().await?;
+        let text: String = redis::cmd("INFO").query_async(&mut connection).await?;
+        Ok(text)
+    };
+    let text = redis_answers(ask).await?;
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
     Ok(pairs
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
@@ -328,10 +356,7 @@ pub(super) async fn clocks(database: &str, redis: &str) -> Vec<Line> {
         let postgres = away.await?;
         let open = bus::Redis::open(redis).map_err(redis_away)?;
         let asked = Instant::now();
-        let theirs = tokio::time::timeout(ANSWER_WITHIN, open.time_us())
-            .await
-            .map_err(|_| redis_away("no answer in time"))?
-            .map_err(redis_away)?;
+        let theirs = redis_answers(open.time_us()).await?;
         Ok(apart(&[("Postgres", postgres), ("Redis", difference(theirs, asked))]))
     };
     all(look.await)

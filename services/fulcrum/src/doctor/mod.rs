@@ -96,6 +96,12 @@ impl Line {
         }
     }
 
+    /// Says of which of several it is.
+    fn begins_with(&mut self, name: &str) {
+        let (Self::Fine(text) | Self::Note(text) | Self::Finding { what: text, .. }) = self;
+        text.insert_str(0, &format!("{name}: "));
+    }
+
     fn is_finding(&self) -> bool {
         matches!(self, Self::Finding { .. })
     }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use testkit::{PrivatePostgres, PrivateRedis};
+use testkit::stores::free_ports;
+use testkit::{PrivatePostgres, PrivateRedis, PrivateRedisCluster};
 
 use super::*;
 use crate::role::migrate::migrate;
@@ -210,6 +211,50 @@ async fn a_redis_that_throws_queues_away_is_found() {
 
     let kept = PrivateRedis::start_appendonly().await;
     assert!(said(&checks::redis(&kept.url()).await).contains("appendonly is on"));
+}
+
+#[tokio::test]
+async fn a_redis_where_nobody_is_asked_for_a_name_is_noted() {
+    const OPEN: &str = "the default user is open";
+    let room = tempfile::tempdir().unwrap();
+    let file = room.path().join("users.acl");
+    let users = include_str!("../../../../deploy/redis/users.acl");
+    std::fs::write(&file, users.replace("user operator on ", "user operator on >secret ")).unwrap();
+    let (file, ports) = (file.to_str().unwrap().to_owned(), free_ports(2));
+    let port = |index: usize| ports[index].to_string();
+    let open = PrivateRedis::start_with(&[("port", &port(0)), ("bind", "127.0.0.1")]).await;
+    let address = format!("redis://127.0.0.1:{}", port(0));
+    assert!(said(&checks::redis(&address).await).contains(OPEN));
+    assert!(
+        !said(&checks::redis(&open.url()).await).contains(OPEN),
+        "a socket has an owner"
+    );
+    let _asks = PrivateRedis::start_with(&[("port", &port(1)), ("bind", "127.0.0.1"), ("aclfile", &file)]).await;
+    let lines = checks::redis(&format!("redis://operator:secret@127.0.0.1:{}", port(1))).await;
+    assert_eq!(findings(&lines), []);
+    assert!(!said(&lines).contains(OPEN), "{lines:?}");
+}
+
+#[tokio::test]
+async fn each_master_of_a_cluster_is_looked_at_and_slots_of_nobody_are_found() {
+    let mut cluster = PrivateRedisCluster::start_with(&[("cluster-replica-no-failover", "yes")]).await;
+    let lines = checks::redis(&cluster.url()).await;
+    assert_eq!(findings(&lines), []);
+    assert_eq!(
+        said(&lines).matches("maxmemory-policy is noeviction").count(),
+        3,
+        "{lines:?}"
+    );
+    let master = cluster.master_of("{s0}:requests").await;
+    cluster.kill(master);
+    // Its neighbours need a moment to agree that it is gone.
+    let found = loop {
+        let lines = checks::redis(&cluster.url()).await;
+        if !findings(&lines).is_empty() {
+            break lines;
+        }
+    };
+    assert!(!findings(&found).is_empty(), "{found:?}");
 }
 
 #[test]

@@ -52,8 +52,5 @@ pub(super) fn server(home: &Home) -> anyhow::Result<Server> {
 /// Whether it serves.
 pub(super) async fn answers(url: &str) -> anyhow::Result<()> {
     let redis = bus::Redis::open(url)?;
-    let mut connection = redis.blocking().await?;
-    let answer: String = redis::cmd("PING").query_async(&mut connection).await.context("PING")?;
-    anyhow::ensure!(answer == "PONG", "PING was answered {answer}");
-    Ok(())
+    redis.commands().await?.ping().await.context("PING")
 }

@@ -61,10 +61,12 @@ pub fn now_us() -> u64 {
 }
 
 /// Stores, and the roles that run on them.
-pub struct Mesh {
+pub struct Mesh<R = PrivateRedis> {
     pub postgres: PrivatePostgres,
-    pub redis: PrivateRedis,
-    pub bus: Redis,
+    pub redis: R,
+    /// The Redis of engines and of the recorder, which may know them by different names.
+    engines_bus: Redis,
+    recorders_bus: Redis,
     pub pool: PgPool,
     pub market: Market,
     pub issuer: Issuer,
@@ -87,16 +89,30 @@ struct Engine {
 struct Role(DropGuard);
 
 impl Mesh {
-    /// Starts everything and waits until the gateway says that it is ready. There are no prices yet.
+    /// Starts everything on one Redis and waits until the gateway says that it is ready. There are no prices yet.
     pub async fn start(shards: u32) -> Self {
         Self::start_with(shards, |_| {}).await
     }
 
     /// The same with a gateway that is told something else.
     pub async fn start_with(shards: u32, change: impl FnOnce(&mut gateway::Config)) -> Self {
-        let postgres = PrivatePostgres::start_with(&[("fsync", "on"), ("full_page_writes", "on")]).await;
         let redis = PrivateRedis::start().await;
+        let url = redis.url();
+        Self::start_on(redis, |_| url.clone(), shards, change).await
+    }
+}
+
+impl<R> Mesh<R> {
+    /// The same on whatever Redis. `url` is asked for its address as each role knows it: gateway, engine, poller, recorder.
+    pub async fn start_on(
+        redis: R,
+        url: impl Fn(&str) -> String,
+        shards: u32,
+        change: impl FnOnce(&mut gateway::Config),
+    ) -> Self {
+        let postgres = PrivatePostgres::start_with(&[("fsync", "on"), ("full_page_writes", "on")]).await;
         postgres.migrate().await;
+        let bus_of = |role| Redis::open(&url(role)).expect("our own address");
         let pool = postgres.pool();
         for sql in [
             "INSERT INTO cluster (shards) VALUES ($1)",
@@ -110,10 +126,9 @@ impl Mesh {
                 .await
                 .expect("a migrated database");
         }
-        let bus = Redis::open(&redis.url()).expect("our own address");
         let issuer = Issuer::new([7; 32]);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut config = gateway::Config::new(listen, bus.clone(), postgres.pool(), issuer.trusted());
+        let mut config = gateway::Config::new(listen, bus_of("gateway"), postgres.pool(), issuer.trusted());
         change(&mut config);
         let gateway = Gateway::bind(config).await.expect("a gateway that binds");
         let (address, ready) = (gateway.local_addr(), gateway.readiness());
@@ -122,9 +137,10 @@ impl Mesh {
         tokio::spawn(gateway.serve(stop));
 
         let mut mesh = Self {
-            market: Market::open(&bus).await,
+            market: Market::open(&bus_of("poller")).await,
+            engines_bus: bus_of("engine"),
+            recorders_bus: bus_of("recorder"),
             pool,
-            bus,
             issuer,
             address,
             engine: None,
@@ -161,7 +177,7 @@ impl Mesh {
     pub async fn start_engine(&mut self, shards: usize) {
         self.engines += 1;
         let config = engine::Config {
-            redis: self.bus.clone(),
+            redis: self.engines_bus.clone(),
             database: self.postgres.url(),
             name: format!("engine-{}", self.engines),
             instruments: engine::default_instruments(),
@@ -201,7 +217,7 @@ impl Mesh {
     /// Starts the recorder.
     pub fn start_recorder(&mut self) {
         let config = recorder::Config {
-            redis: self.bus.clone(),
+            redis: self.recorders_bus.clone(),
             pool: self.postgres.pool(),
             poll: Duration::from_millis(20),
         };
