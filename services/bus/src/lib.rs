@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lists;
 mod lua;
 pub mod mutants;
+pub mod presence;
 pub mod prices;
 pub mod shard;
 
@@ -22,8 +23,9 @@ pub use call::{CallError, Caller, CallerOptions, Calls, NotAccepted};
 pub use connect::{BusError, Commands, Redis};
 pub use events::{EventReader, EventRow, ShardEvents};
 pub use lists::{CallLists, Pushed};
+pub use presence::{Presence, RedisPresence};
 pub use prices::{FollowPrices, PriceEntry, PricePublisher, PriceReader, PriceStream, RedisPrices};
-pub use shard::{Incoming, RedisShardBus, ShardBus};
+pub use shard::{Addressed, Incoming, RedisShardBus, ShardBus};
 
 /// Largest request on a queue, encoded, bytes. The gateway refuses larger bodies earlier; the engine treats larger ones as dead letters.
 pub const REQUEST_BYTES_MAX: usize = 8 * 1024;

@@ -1,11 +1,10 @@
-//! The engine's side of one shard: peek requests, answer them, trim what was processed, publish events, show that somebody leads.
+//! The engine's side of one shard: peek requests, answer them, trim what was processed, publish events.
 //!
 //! Requests are peeked, never popped: an engine that dies leaves them for the next one. What was processed is trimmed by comparing it
 //! first; a blind trim would drop work when two engines overlap.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use contracts::bus::Reply;
@@ -22,15 +21,25 @@ use crate::{events, keys};
 
 /// How long a reply list outlives its last reply, so that those of dead gateways do not pile up. Seconds.
 const REPLY_LIST_TTL_S: i64 = 60;
-/// How long a leader counts as present after its last sign of life. Milliseconds.
-pub const PRESENCE_MS: u64 = 2_000;
 
 /// One raw message of a queue.
 pub type Incoming = Bytes;
 
+/// A reply with where it goes.
+#[derive(Clone, Debug)]
+pub struct Addressed {
+    /// The shard that answers.
+    pub shard: u32,
+    /// The list of the gateway that asked.
+    pub list: String,
+    /// The reply.
+    pub reply: Reply,
+}
+
 /// What an engine needs of the bus to lead one shard. Over Redis: [`RedisShardBus`].
 pub trait ShardBus: Send {
-    /// Waits until a request may be there. May return early; never misses one that was pushed after the last empty peek.
+    /// Waits until a request may be there. May return early; never misses one that was pushed after the last empty peek. Dropped before
+    /// it returned, it is taken up again by the next.
     fn wait(&mut self) -> impl Future<Output = ()> + Send;
 
     /// The messages from position `skip` on, at most `count_max`, without taking them.
@@ -39,8 +48,8 @@ pub trait ShardBus: Send {
     /// Removes exactly these messages from the front; refuses (false) and removes nothing when others stand there.
     fn trim(&self, processed: &[Incoming]) -> impl Future<Output = Result<bool, BusError>> + Send;
 
-    /// Sends replies. Lists outside the reply namespace are skipped.
-    fn reply(&self, replies: &[(String, Reply)]) -> impl Future<Output = Result<(), BusError>> + Send;
+    /// Sends replies, of this shard or any other: those to one gateway leave together. Lists outside the reply namespace are skipped.
+    fn reply(&self, replies: &[Addressed]) -> impl Future<Output = Result<(), BusError>> + Send;
 
     /// Publishes committed rows; one that is there already is left alone.
     fn publish(&self, rows: &[EventRow]) -> impl Future<Output = Result<(), BusError>> + Send;
@@ -51,12 +60,6 @@ pub trait ShardBus: Send {
     /// Empties the event stream: what is there belongs to another journal.
     fn discard_events(&mut self) -> impl Future<Output = Result<(), BusError>> + Send;
 
-    /// Shows gateways that somebody leads this shard, for [`PRESENCE_MS`].
-    fn show_presence(&mut self, engine: &str) -> impl Future<Output = Result<(), BusError>> + Send;
-
-    /// Stops showing it: the leader leaves. What another engine shows is left alone.
-    fn hide_presence(&mut self, engine: &str) -> impl Future<Output = Result<(), BusError>> + Send;
-
     /// How many requests wait.
     fn length(&mut self) -> impl Future<Output = Result<u64, BusError>> + Send;
 }
@@ -66,11 +69,11 @@ pub trait ShardBus: Send {
 pub struct RedisShardBus {
     shard: u32,
     requests: String,
-    leader: String,
     connection: Commands,
     bell: Arc<Bell>,
+    /// The bell will ring once more.
+    armed: bool,
     trim: Lua,
-    hide: Lua,
     _bell_stops: DropGuard,
 }
 
@@ -97,11 +100,10 @@ impl RedisShardBus {
         Self {
             shard,
             requests: keys::requests(shard),
-            leader: keys::leader(shard),
             connection,
             bell,
+            armed: false,
             trim: Lua::new(COMPARE_AND_TRIM),
-            hide: Lua::new(HIDE_OURS),
             _bell_stops: stop.drop_guard(),
         }
     }
@@ -160,16 +162,14 @@ redis.call('LTRIM', KEYS[1], #ARGV, -1)
 return 1
 ";
 
-/// Removes a sign of life if it is the caller's.
-const HIDE_OURS: &str = r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-";
-
 impl ShardBus for RedisShardBus {
     async fn wait(&mut self) {
-        self.bell.armed.notify_one();
+        if !self.armed {
+            self.bell.armed.notify_one();
+            self.armed = true;
+        }
         self.bell.rung.notified().await;
+        self.armed = false;
     }
 
     async fn peek(&mut self, skip: usize, count_max: usize) -> Result<Vec<Incoming>, BusError> {
@@ -190,9 +190,9 @@ impl ShardBus for RedisShardBus {
         Ok(done == 1)
     }
 
-    async fn reply(&self, replies: &[(String, Reply)]) -> Result<(), BusError> {
+    async fn reply(&self, replies: &[Addressed]) -> Result<(), BusError> {
         let mut lists: Vec<(&str, Vec<Vec<u8>>)> = Vec::new();
-        for (list, reply) in replies.iter().filter(|(list, _)| keys::is_reply_list(list)) {
+        for Addressed { list, reply, .. } in replies.iter().filter(|it| keys::is_reply_list(&it.list)) {
             match lists.iter_mut().find(|(known, _)| known == list) {
                 Some((_, encoded)) => encoded.push(reply.encode_to_vec()),
                 None => lists.push((list, vec![reply.encode_to_vec()])),
@@ -231,20 +231,7 @@ impl ShardBus for RedisShardBus {
         events::discard(&mut self.connection, self.shard).await
     }
 
-    async fn show_presence(&mut self, engine: &str) -> Result<(), BusError> {
-        let () = self.connection.pset_ex(&self.leader, engine, PRESENCE_MS).await?;
-        Ok(())
-    }
-
-    async fn hide_presence(&mut self, engine: &str) -> Result<(), BusError> {
-        let _hidden: i64 = self.hide.run(&mut self.connection, &[&self.leader], &[engine]).await?;
-        Ok(())
-    }
-
     async fn length(&mut self) -> Result<u64, BusError> {
         Ok(self.connection.llen(&self.requests).await?)
     }
 }
-
-/// How long an engine waits between two signs of life.
-pub const PRESENCE_EVERY: Duration = Duration::from_millis(PRESENCE_MS / 4);

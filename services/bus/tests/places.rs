@@ -1,11 +1,12 @@
 //! The same bus on one Redis, on a master that sentinels name, and on a cluster; and what is left of it when a master is killed.
+#![allow(clippy::print_stderr, reason = "what was measured is for people")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bus::{
-    CallError, Caller, CallerOptions, Calls as _, EventReader, EventRow, NotAccepted, PricePublisher, PriceReader,
-    Redis, RedisShardBus, ShardBus as _,
+    Addressed, CallError, Caller, CallerOptions, Calls as _, EventReader, EventRow, NotAccepted, Presence as _,
+    PricePublisher, PriceReader, Redis, RedisPresence, RedisShardBus, ShardBus as _,
 };
 use contracts::bus::{JournalBatch, JournalEntry, PriceBatch, Reply, Request, VenueQuote, reply};
 use prost::Message as _;
@@ -66,9 +67,10 @@ impl Echo {
     async fn start(redis: &Redis) -> Self {
         let commands = redis.commands().await.expect("Redis is there");
         let stop = CancellationToken::new();
-        for shard in 0..SHARDS {
-            let shard = RedisShardBus::new(redis.clone(), commands.clone(), shard);
-            tokio::spawn(stop.clone().run_until_cancelled_owned(echo(shard)));
+        for number in 0..SHARDS {
+            let shard = RedisShardBus::new(redis.clone(), commands.clone(), number);
+            let presence = RedisPresence::new(commands.clone());
+            tokio::spawn(stop.clone().run_until_cancelled_owned(echo(number, shard, presence)));
         }
         Self {
             _stops: stop.drop_guard(),
@@ -76,9 +78,9 @@ impl Echo {
     }
 }
 
-async fn echo(mut shard: RedisShardBus) {
+async fn echo(number: u32, mut shard: RedisShardBus, presence: RedisPresence) {
     loop {
-        let _shown = shard.show_presence("echo").await;
+        let _shown = presence.show(&[number], "echo").await;
         tokio::select! {
             () = shard.wait() => {}
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
@@ -96,16 +98,19 @@ async fn echo(mut shard: RedisShardBus) {
                     outcome: Some(reply::Outcome::Response(request.account_id.into())),
                     ..Reply::default()
                 };
-                (request.reply_to, reply)
+                Addressed {
+                    shard: number,
+                    list: request.reply_to,
+                    reply,
+                }
             })
             .collect();
         // Two gateways' lists in one call, one of them of nobody: in a cluster they are on different nodes.
         let mut all = replies.clone();
-        all.extend(
-            replies
-                .into_iter()
-                .map(|(_, reply)| ("replies:nobody".to_owned(), reply)),
-        );
+        all.extend(replies.into_iter().map(|it| Addressed {
+            list: "replies:nobody".to_owned(),
+            ..it
+        }));
         if shard.reply(&all).await.is_ok() {
             let _trimmed = shard.trim(&messages).await;
         }

@@ -3,8 +3,8 @@
 use std::pin::pin;
 
 use bus::{
-    CallError, Caller, CallerOptions, Calls as _, EventReader, EventRow, NotAccepted, Redis, RedisShardBus,
-    ShardBus as _,
+    CallError, Caller, CallerOptions, Calls as _, EventReader, EventRow, NotAccepted, Presence as _, Redis,
+    RedisPresence, RedisShardBus, ShardBus as _,
 };
 use contracts::bus::{JournalBatch, JournalEntry, Request};
 use testkit::PrivateRedis;
@@ -50,12 +50,12 @@ async fn is_led(redis: &Redis) -> bool {
 async fn an_engine_that_leaves_hides_its_own_presence_and_not_its_successors() {
     let server = PrivateRedis::start().await;
     let redis = Redis::open(&server.url()).unwrap();
-    let (mut first, mut second) = (shard(&redis).await, shard(&redis).await);
+    let presence = RedisPresence::new(redis.commands().await.unwrap());
     assert!(!is_led(&redis).await);
-    second.show_presence("second").await.unwrap();
-    first.hide_presence("first").await.unwrap();
+    presence.show(&[0], "second").await.unwrap();
+    presence.hide(&[0], "first").await.unwrap();
     assert!(is_led(&redis).await, "the successor is still shown");
-    second.hide_presence("second").await.unwrap();
+    presence.hide(&[0], "second").await.unwrap();
     assert!(!is_led(&redis).await);
 }
 

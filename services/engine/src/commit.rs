@@ -1,140 +1,67 @@
-//! The commit stage: one task that writes what the shards of this process decided, several shards in one transaction.
+//! The commit of a round: what all shards of this process decided, in one transaction.
 //!
-//! There is no timer: it takes what is there, and while a transaction is under way the next one fills. A commit whose answer is lost
-//! is settled, never guessed: the shard waits until the journal itself says whether the row is there.
+//! A commit whose answer is lost is settled, never guessed: the round waits until the journal itself says whether its rows are there.
 
 use std::time::Duration;
 
 use bus::backoff::Backoff;
 use bus::mutants::{self, Mutant};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::journal::{Batch, DeadLetter, Journal, JournalError, Verdict};
 
-/// Most pieces of work taken at once.
-const WORK_MAX: usize = 256;
-
-/// Work for the commit stage.
-#[derive(Debug)]
-enum Work {
-    Commit {
-        batch: Option<Batch>,
-        dead: Vec<DeadLetter>,
-        done: oneshot::Sender<Verdict>,
-    },
-    Check {
-        shard: u32,
-        epoch: u64,
-        done: oneshot::Sender<Verdict>,
-    },
+/// What a round asks of the journal.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Rows to write, at most one a shard.
+    pub batches: Vec<Batch>,
+    /// Messages that are not handled.
+    pub dead: Vec<DeadLetter>,
+    /// Leaderships, by shard and epoch, under which nothing but answers from memory waits to leave.
+    pub checks: Vec<(u32, u64)>,
 }
 
-/// The way to the commit stage. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Committer {
-    work: mpsc::Sender<Work>,
-}
-
-/// A verdict that is being made. Ends with `Fenced` when the stage ends: then nothing may be answered either.
+/// A round on its way. Dropped, it is given up; what had reached the journal by then stays there.
 #[derive(Debug)]
-pub struct Pending(oneshot::Receiver<Verdict>);
+pub struct Pending(AbortOnDropHandle<Vec<u32>>);
 
 impl Pending {
-    /// One that was made already.
-    pub(crate) fn committed() -> Self {
-        let (done, verdict) = oneshot::channel();
-        let _received = done.send(Verdict::Committed);
-        Self(verdict)
-    }
-
-    /// Waits for it.
-    pub async fn verdict(self) -> Verdict {
-        self.0.await.unwrap_or(Verdict::Fenced)
-    }
-}
-
-impl Committer {
-    /// Starts the stage.
-    pub fn start<J: Journal>(journal: J, shutdown: CancellationToken) -> Self {
-        let (work, todo) = mpsc::channel(WORK_MAX);
-        tokio::spawn(shutdown.run_until_cancelled_owned(stage(journal, todo)));
-        Self { work }
-    }
-
-    /// Hands over a batch and dead letters.
-    pub async fn commit(&self, batch: Option<Batch>, dead: Vec<DeadLetter>) -> Pending {
-        let (done, verdict) = oneshot::channel();
-        // A closed stage drops the sender, which the receiver reads as fenced.
-        let _closed = self.work.send(Work::Commit { batch, dead, done }).await;
-        Pending(verdict)
-    }
-
-    /// Asks whether a leadership still stands, before answers from memory leave.
-    pub async fn check(&self, shard: u32, epoch: u64) -> Pending {
-        let (done, verdict) = oneshot::channel();
-        let _closed = self.work.send(Work::Check { shard, epoch, done }).await;
-        Pending(verdict)
-    }
-}
-
-async fn stage<J: Journal>(journal: J, mut todo: mpsc::Receiver<Work>) {
-    let mut taken = Vec::with_capacity(WORK_MAX);
-    while todo.recv_many(&mut taken, WORK_MAX).await > 0 {
-        let (mut batches, mut waiting, mut dead, mut only_dead, mut checks) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for work in taken.drain(..) {
-            match work {
-                Work::Commit {
-                    batch: Some(batch),
-                    dead: letters,
-                    done,
-                } => {
-                    batches.push(batch);
-                    waiting.push(done);
-                    dead.extend(letters);
-                }
-                Work::Commit {
-                    batch: None,
-                    dead: letters,
-                    done,
-                } => {
-                    dead.extend(letters);
-                    only_dead.push(done);
-                }
-                Work::Check { shard, epoch, done } => checks.push(((shard, epoch), done)),
-            }
+    /// Waits for it. Returns the shards that somebody else leads: nothing of theirs was written, and nothing may be answered.
+    pub async fn fenced(self) -> Vec<u32> {
+        match self.0.await {
+            Ok(fenced) => fenced,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
-        let writing = async {
-            if !batches.is_empty() || !dead.is_empty() {
-                for (verdict, done) in commit_for_certain(&journal, batches, &dead)
-                    .await
-                    .into_iter()
-                    .zip(waiting)
-                {
-                    let _gone = done.send(verdict);
-                }
-                for done in only_dead {
-                    let _gone = done.send(Verdict::Committed);
-                }
-            }
-        };
-        let checking = async {
-            let held: Vec<(u32, u64)> = checks.iter().map(|(held, _)| *held).collect();
-            if !held.is_empty() {
-                let standing = ask_until_answered(|| journal.still_leads(&held)).await;
-                for ((shard, _), done) in checks {
-                    let verdict = if standing.contains(&shard) {
-                        Verdict::Committed
-                    } else {
-                        Verdict::Fenced
-                    };
-                    let _gone = done.send(verdict);
-                }
-            }
-        };
-        futures::join!(writing, checking);
     }
+}
+
+/// Starts to carry a round out, in a task of its own, so that the next one can be decided beside it.
+pub fn start<J: Journal>(journal: J, work: Work) -> Pending {
+    Pending(AbortOnDropHandle::new(tokio::spawn(carry_out(journal, work))))
+}
+
+async fn carry_out<J: Journal>(journal: J, work: Work) -> Vec<u32> {
+    let Work { batches, dead, checks } = work;
+    let shards: Vec<u32> = batches.iter().map(|batch| batch.shard).collect();
+    let writing = async {
+        if batches.is_empty() && dead.is_empty() {
+            return Vec::new();
+        }
+        commit_for_certain(&journal, batches, &dead).await
+    };
+    let checking = async {
+        if checks.is_empty() {
+            return Vec::new();
+        }
+        ask_until_answered(|| journal.still_leads(&checks)).await
+    };
+    let (verdicts, standing) = futures::join!(writing, checking);
+    let refused = shards
+        .into_iter()
+        .zip(verdicts)
+        .filter_map(|(shard, verdict)| (verdict == Verdict::Fenced).then_some(shard));
+    let over = checks.iter().map(|(shard, _)| *shard);
+    refused.chain(over.filter(|shard| !standing.contains(shard))).collect()
 }
 
 /// Commits, however often Postgres goes away in between. While it is away the batches are held and nothing is answered.

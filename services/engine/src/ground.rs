@@ -3,7 +3,7 @@
 
 use bus::connect::Commands;
 use bus::prices::{PriceStream, RedisPrices};
-use bus::{BusError, Redis, RedisShardBus, ShardBus};
+use bus::{BusError, Presence, Redis, RedisPresence, RedisShardBus, ShardBus};
 use uuid::Uuid;
 
 use crate::inbox;
@@ -15,7 +15,9 @@ pub trait Ground: Clone + Send + Sync + 'static {
     /// The journal.
     type Journal: Journal;
     /// The bus of one shard.
-    type Bus: ShardBus + 'static;
+    type Bus: ShardBus + Send + Sync + std::fmt::Debug + 'static;
+    /// Where leaders show themselves.
+    type Presence: Presence + 'static;
     /// The price stream.
     type Prices: PriceStream;
 
@@ -23,6 +25,8 @@ pub trait Ground: Clone + Send + Sync + 'static {
     fn journal(&self) -> &Self::Journal;
     /// Connects to the bus of a shard, to lead it.
     fn bus(&self, shard: u32) -> Self::Bus;
+    /// Where leaders show themselves.
+    fn presence(&self) -> Self::Presence;
     /// The price stream.
     fn prices(&self) -> &Self::Prices;
     /// The wall clock, microseconds since the epoch. May jump.
@@ -61,6 +65,7 @@ impl RealGround {
 impl Ground for RealGround {
     type Journal = PgJournal;
     type Bus = RedisShardBus;
+    type Presence = RedisPresence;
     type Prices = RedisPrices;
 
     fn journal(&self) -> &PgJournal {
@@ -69,6 +74,10 @@ impl Ground for RealGround {
 
     fn bus(&self, shard: u32) -> RedisShardBus {
         RedisShardBus::new(self.redis.clone(), self.connection.clone(), shard)
+    }
+
+    fn presence(&self) -> RedisPresence {
+        RedisPresence::new(self.connection.clone())
     }
 
     fn prices(&self) -> &RedisPrices {

@@ -1,35 +1,35 @@
-//! Leading one shard: peek, decide, commit, reply, publish, trim.
+//! Leading: one loop over all shards that this process leads. Peek, decide, commit, reply, publish, trim.
 //!
-//! While a batch commits the next one is peeked and decided; it is handed to the commit stage only when the one before is done, so the
-//! journal's order is the order of deciding. A reply leaves only after the commit of everything that was decided before it.
+//! A round takes what stands in the queues of all shards and commits it in one transaction: the more calls there are, the more of them
+//! share what a round trip to Redis and to Postgres costs, and nobody waits for a timer. While a round commits the next one is peeked
+//! and decided; it is handed over only when the one before is done, so the journal's order is the order of deciding. A reply leaves only
+//! after the commit of everything that was decided before it.
+//!
+//! One shard of the loop is in `led`, what it knows of the market in `market`, the way of a round into the journal in `pipeline`.
 
+mod led;
 mod market;
 mod pipeline;
 
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
-use bus::shard::PRESENCE_EVERY;
-use bus::{EventRow, Incoming, PriceEntry, ShardBus as _};
-use contracts::bus::Request;
-use tokio::sync::{broadcast, watch};
-use tokio::time::Instant;
+use bus::PriceEntry;
+use futures::future::{join_all, select_all};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use self::pipeline::{Decided, InFlight};
-use crate::commit::{Committer, ask_until_answered};
+pub use self::led::Led;
+use self::pipeline::InFlight;
 use crate::ground::Ground;
-use crate::health::ShardMetrics;
-use crate::inbox::{self, EngineClock};
-use crate::journal::{DeadLetter, Head, Journal as _, JournalError};
-use crate::poison::{self, Poison};
-use crate::recover::Replica;
-use crate::shard::Shard;
-use crate::trace;
+use crate::inbox::EngineClock;
+use crate::journal::JournalError;
 
-/// Most requests decided in one batch.
-const BATCH_MAX: usize = 512;
-/// How long after the last proof of leadership the shard is still shown as led.
-const PROOF_MAX: std::time::Duration = std::time::Duration::from_millis(1_500);
+/// Most requests decided in one round.
+const ROUND_MAX: usize = 1_024;
+/// Requests that every shard of a round may decide, however many shards there are.
+const SHARE_MIN: usize = 32;
 
 /// Why a leadership ended.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +40,14 @@ pub enum LeadError {
         /// Which.
         shard: u32,
     },
-    /// The journal could not be read while taking over.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
+    /// The journal could not be read.
+    #[error("shard {shard}: {error}")]
+    Journal {
+        /// Which.
+        shard: u32,
+        /// Why.
+        error: JournalError,
+    },
     /// A command's handling panicked, so the state is not to be trusted any more.
     #[error("shard {shard}: a command panicked: {said}")]
     Panicked {
@@ -53,276 +58,160 @@ pub enum LeadError {
     },
 }
 
-/// What the shards of a process share.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    /// Name of the process.
-    pub name: String,
-    /// Number of shards of the deployment.
-    pub shards: u32,
-    /// The commit stage.
-    pub committer: Committer,
-    /// When the leases of this process were last proven to stand.
-    pub proven: watch::Receiver<Instant>,
+/// What the process tells its loop.
+#[derive(Debug)]
+pub enum Order<G: Ground> {
+    /// Lead this shard too.
+    Lead(Box<Led<G>>),
+    /// Finish what was decided of this shard and leave it.
+    Leave(u32),
 }
 
-/// One leadership.
+/// What the loop tells its process: a shard that it leads no longer, and why when it was not told to leave it.
+#[derive(Debug)]
+pub struct Ended {
+    /// Which.
+    pub shard: u32,
+    /// Why.
+    pub why: Option<LeadError>,
+}
+
+/// The loop. See the module.
 pub struct Leader<G: Ground> {
     ground: G,
-    shared: Shared,
-    shard: Shard,
-    epoch: u64,
-    chain: [u8; 32],
-    bus: G::Bus,
+    shards: u32,
     clock: EngineClock,
+    orders: mpsc::UnboundedReceiver<Order<G>>,
+    ended: mpsc::UnboundedSender<Ended>,
+    /// Rings when there are quotes; every shard takes them from a receiver of its own.
     prices: broadcast::Receiver<Arc<[PriceEntry]>>,
-    /// The market was learnt from the stream, as it is to be before anything new of it is looked at.
-    learned: bool,
-    /// When the newest prices seen were published, the poller's clock. Microseconds since the epoch.
-    published_us: u64,
+    led: BTreeMap<u32, Led<G>>,
     in_flight: Option<InFlight>,
-    poison: Poison,
-    metrics: ShardMetrics,
 }
 
 impl<G: Ground> Leader<G> {
-    /// Takes over `replica`, which has everything up to `head`.
+    /// One that leads nothing yet, in a deployment of so many shards.
     #[must_use]
     pub fn new(
         ground: G,
-        shared: Shared,
-        replica: Replica,
-        head: &Head,
+        shards: u32,
         clock: EngineClock,
         prices: broadcast::Receiver<Arc<[PriceEntry]>>,
+        orders: mpsc::UnboundedReceiver<Order<G>>,
+        ended: mpsc::UnboundedSender<Ended>,
     ) -> Self {
         Self {
-            bus: ground.bus(head.shard),
-            clock,
             ground,
-            shared,
-            shard: replica.shard,
-            epoch: head.epoch,
-            chain: replica.chain,
+            shards,
+            clock,
+            orders,
+            ended,
             prices,
-            learned: false,
-            published_us: 0,
+            led: BTreeMap::new(),
             in_flight: None,
-            poison: Poison::default(),
-            metrics: ShardMetrics::new(head.shard),
         }
     }
 
     /// Leads until told to stop or fenced. On a stop everything decided is committed and answered first.
     ///
     /// # Errors
-    /// [`LeadError::Fenced`] when another engine leads.
-    pub async fn lead(
-        mut self,
-        catalogue: &[engine_core::Instrument],
-        stop: CancellationToken,
-    ) -> Result<Shard, LeadError> {
-        self.poison = Poison::of(self.ground.journal(), self.shard.number()).await?;
-        self.repair_events().await?;
-        self.learn_prices().await?;
-        let now = self.clock.now(self.ground.wall_us());
-        let configured = self.shard.configure(now, catalogue);
-        self.submit_entries(configured).await?;
-        self.show_presence().await;
-        let mut presence = tokio::time::interval(PRESENCE_EVERY);
-        presence.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let outcome = loop {
+    /// [`LeadError::Fenced`] when another engine leads a shard; what was committed of the others is answered.
+    pub async fn lead(mut self, stop: CancellationToken) -> Result<(), LeadError> {
+        loop {
             if stop.is_cancelled() {
-                break self.finish().await;
+                return self.finish().await;
             }
-            let progressed = match self.step().await {
-                Ok(progressed) => progressed,
-                Err(error) => break Err(error),
-            };
-            if presence.tick().now_or_never_ready() {
-                self.show_presence().await;
+            while let Ok(order) = self.orders.try_recv() {
+                self.obey(order).await?;
             }
-            if progressed {
+            if self.round().await? {
                 continue;
             }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                _ = presence.tick() => self.show_presence().await,
-                more = self.prices.recv() => self.take_prices(more).await?,
-                () = self.bus.wait() => {}
+            let order = {
+                let stirred = stirred(&mut self.led);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => None,
+                    order = self.orders.recv() => match order {
+                        Some(order) => Some(order),
+                        // The process is gone, and with it everything that told whether this may go on.
+                        None => return Ok(()),
+                    },
+                    _ = self.prices.recv() => None,
+                    () = stirred => None,
+                }
+            };
+            if let Some(order) = order {
+                self.obey(order).await?;
             }
-        };
-        // A fenced one leaves it alone: what is shown is its successor's, and hiding it would turn calls away. So does one that panicked:
-        // somebody leads again at once.
-        if !matches!(outcome, Err(LeadError::Fenced { .. } | LeadError::Panicked { .. }))
-            && let Err(error) = self.bus.hide_presence(&self.shared.name).await
-        {
-            tracing::debug!(%error, "presence runs out by itself");
         }
-        outcome.map(|()| self.shard)
+    }
+
+    async fn obey(&mut self, order: Order<G>) -> Result<(), LeadError> {
+        match order {
+            Order::Lead(led) => {
+                self.led.insert(led.number(), *led);
+                Ok(())
+            }
+            Order::Leave(shard) => self.give_up(shard, None).await,
+        }
+    }
+
+    /// Leads a shard no longer, once what was committed of it is answered.
+    async fn give_up(&mut self, shard: u32, why: Option<LeadError>) -> Result<(), LeadError> {
+        self.finish().await?;
+        self.led.remove(&shard);
+        // Nobody hears it when the process is ending.
+        let _unheard = self.ended.send(Ended { shard, why });
+        Ok(())
     }
 
     /// One round; false when there was nothing to do.
-    async fn step(&mut self) -> Result<bool, LeadError> {
-        while let Ok(more) = self.prices.try_recv() {
-            self.take_prices(Ok(more)).await?;
+    async fn round(&mut self) -> Result<bool, LeadError> {
+        // What rang is taken below, by every shard for itself.
+        while !matches!(
+            self.prices.try_recv(),
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed)
+        ) {}
+        let now = self.clock.now(self.ground.wall_us());
+        for led in self.led.values_mut() {
+            led.take_prices(now).await;
         }
-        let waiting = self.in_flight.as_ref().map_or(0, |batch| batch.then.messages.len());
-        let messages = match self.bus.peek(waiting, BATCH_MAX).await {
-            Ok(messages) => messages,
-            Err(error) => {
-                tracing::warn!(%error, shard = self.shard.number(), "queue: peek failed");
-                Vec::new()
+        self.peek().await;
+        // The same moment for all of a round; the wait for Redis is over by now.
+        let wall_us = self.ground.wall_us();
+        let now = self.clock.now(wall_us);
+        let mut broken = Vec::new();
+        for led in self.led.values_mut() {
+            if let Err(why) = led.decide(now, wall_us, self.shards).await {
+                broken.push((led.number(), why));
             }
-        };
-        if messages.is_empty() {
+        }
+        for (shard, why) in broken {
+            self.give_up(shard, Some(why)).await?;
+        }
+        if self.led.values().all(Led::is_idle) {
             let had_work = self.in_flight.is_some();
             self.finish().await?;
             return Ok(had_work);
         }
-        self.decide(messages).await?;
+        self.submit().await?;
         Ok(true)
     }
 
-    /// Decides a batch of messages and hands it to the commit stage behind the one that is under way.
-    async fn decide(&mut self, messages: Vec<Incoming>) -> Result<(), LeadError> {
-        let (began, wall_us) = (Instant::now(), self.ground.wall_us());
-        let now = self.clock.now(wall_us);
-        let mut decided = Decided {
-            replies: Vec::with_capacity(messages.len()),
-            entries: Vec::with_capacity(messages.len()),
-            spans: Vec::with_capacity(messages.len()),
-            ..Decided::default()
-        };
-        for message in &messages {
-            match inbox::read(message, self.shard.number(), self.shared.shards) {
-                Ok(request) => {
-                    if let Some(letter) = self.put_away(message, &request).await? {
-                        decided.dead.push(letter);
-                        let reply = poison::reply_to(&request, self.shard.sequence());
-                        decided.replies.push((request.reply_to, reply));
-                        continue;
-                    }
-                    self.metrics.taken_up(wall_us, request.sent_at_us);
-                    let span = trace::call_span(&request, self.shard.number());
-                    let handled = span.in_scope(|| poison::guarded(&request, || self.shard.handle(now, &request)));
-                    let handled = match handled {
-                        Ok(handled) => handled,
-                        Err(said) => return Err(self.panicked(&request, said).await),
-                    };
-                    self.metrics.handled(&handled);
-                    decided.entries.extend(handled.entry);
-                    decided.replies.push((request.reply_to, handled.reply));
-                    decided.spans.push(span);
-                }
-                Err(reason) => {
-                    tracing::warn!(reason, shard = self.shard.number(), "dead letter");
-                    self.metrics.dead_letter();
-                    let letter = DeadLetter::unread(self.shard.number(), message, reason);
-                    decided.dead.push(letter);
-                }
-            }
-        }
-        self.metrics.decided(began.elapsed());
-        decided.messages = messages;
-        self.submit(decided).await
-    }
-
-    /// What becomes of a command that ended too many leaderships; nothing for any other.
-    async fn put_away(&mut self, message: &Incoming, request: &Request) -> Result<Option<DeadLetter>, LeadError> {
-        let shard = self.shard.number();
-        let Some(digest) = self.poison.holds(self.ground.journal(), shard, request).await? else {
-            return Ok(None);
-        };
-        tracing::error!(shard, principal = request.principal, "dead letter: its handling panics");
-        self.metrics.dead_letter();
-        Ok(Some(DeadLetter::panics(shard, message, digest)))
-    }
-
-    /// Writes down what panicked, after what was decided before it was answered.
-    async fn panicked(&mut self, request: &Request, said: String) -> LeadError {
-        let (shard, epoch, digest) = (self.shard.number(), self.epoch, poison::digest(request));
-        tracing::error!(
-            shard,
-            said,
-            principal = request.principal,
-            "a command panicked; its shard starts over"
-        );
-        self.metrics.panicked();
-        if let Err(error) = self.finish().await {
-            return error;
-        }
-        let journal = self.ground.journal();
-        ask_until_answered(|| journal.note_panic(shard, &digest, epoch, &said)).await;
-        LeadError::Panicked { shard, said }
-    }
-
-    /// Publishes what was committed but not published by the leader before.
-    async fn repair_events(&mut self) -> Result<(), LeadError> {
-        let published = match self.bus.published().await {
-            Ok(published) => published,
-            Err(error) => {
-                tracing::warn!(%error, shard = self.shard.number(), "event stream: not readable, readers will use the journal");
-                return Ok(());
-            }
-        };
-        if published > self.shard.sequence() {
-            tracing::warn!(
-                published,
-                sequence = self.shard.sequence(),
-                "event stream: it is ahead of the journal, so not its own; emptied"
-            );
-            if let Err(error) = self.bus.discard_events().await {
-                tracing::warn!(%error, "event stream: not emptied");
-            }
-        }
-        let mut after = if published > self.shard.sequence() {
-            0
-        } else {
-            published
-        };
-        after = after.max(self.shard.sequence().saturating_sub(bus::events::SEQUENCES_KEPT));
-        while after < self.shard.sequence() {
-            let rows = self.ground.journal().rows(self.shard.number(), after, 64).await?;
-            let missing: Vec<EventRow> = rows
-                .into_iter()
-                .map(|row| EventRow {
-                    first: row.first,
-                    last: row.last,
-                    body: row.body,
-                })
-                .collect();
-            let Some(last) = missing.last().map(|row| row.last) else {
-                break;
-            };
-            if let Err(error) = self.bus.publish(&missing).await {
-                tracing::warn!(%error, "event stream: not repaired, readers will use the journal");
-                return Ok(());
-            }
-            after = last;
-        }
-        Ok(())
-    }
-
-    async fn show_presence(&mut self) {
-        // Shown only while the journal takes our writes: with Postgres away, gateways stop queueing within seconds.
-        if self.shared.proven.borrow().elapsed() > PROOF_MAX {
-            return;
-        }
-        if let Err(error) = self.bus.show_presence(&self.shared.name).await {
-            tracing::debug!(%error, "presence not shown");
-        }
+    /// Looks into the queues in which something may stand.
+    async fn peek(&mut self) {
+        let stirred: Vec<&mut Led<G>> = self.led.values_mut().filter_map(Led::if_stirred).collect();
+        let share = (ROUND_MAX / stirred.len().max(1)).max(SHARE_MIN);
+        join_all(stirred.into_iter().map(|led| led.peek(share))).await;
     }
 }
 
-/// A timer that is looked at without waiting.
-trait NowOrNever {
-    fn now_or_never_ready(self) -> bool;
-}
-
-impl<F: Future> NowOrNever for F {
-    fn now_or_never_ready(self) -> bool {
-        futures::FutureExt::now_or_never(self).is_some()
+/// Waits until something may stand in one of the queues.
+async fn stirred<G: Ground>(led: &mut BTreeMap<u32, Led<G>>) {
+    if led.is_empty() {
+        return std::future::pending().await;
     }
+    let bells = led.values_mut().map(|led| Box::pin(led.stirs()));
+    pin!(select_all(bells)).await;
 }

@@ -8,6 +8,8 @@ use opentelemetry::trace::TraceContextExt as _;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use crate::commit::Work;
+
 /// The span of one call, open until its reply was sent. Costs nothing when the caller is not traced.
 #[derive(Debug)]
 pub struct CallSpan(Span);
@@ -52,19 +54,24 @@ pub fn call_span(request: &Request, shard: u32) -> CallSpan {
     CallSpan(span)
 }
 
-/// Opens the span of a commit: a child of the first call in the batch, linked to the others.
+/// Opens the span of a commit: a child of the first call in the round, linked to the others.
 #[must_use]
-pub fn commit_span(calls: &[CallSpan], shard: u32, entries: usize) -> Span {
-    let mut traced = calls.iter().filter(|call| !call.0.is_none());
+pub fn commit_span<'a>(calls: impl Iterator<Item = &'a CallSpan>, work: &Work) -> Span {
+    let mut traced = calls.filter(|call| !call.0.is_none());
     let Some(first) = traced.next() else {
         return Span::none();
     };
+    let entries: u64 = work
+        .batches
+        .iter()
+        .map(|batch| batch.sequence - batch.sequence_before)
+        .sum();
     let span = tracing::info_span!(
         parent: &first.0,
         "commit journal",
         otel.kind = "client",
         db.system.name = "postgresql",
-        fulcrum.shard = shard,
+        fulcrum.shards = work.batches.len(),
         fulcrum.entries = entries,
     );
     for other in traced {

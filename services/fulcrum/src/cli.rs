@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::role::{bench, dead_letters, engine, gateway, migrate, poller, recorder, sim, token, verify};
+use crate::role::{bench, dead_letters, engine, gateway, migrate, poller, recorder, shards, sim, token, verify};
 use crate::{doctor, say, up};
 
 /// Leveraged trading over gRPC, grpc-web and REST, on Redis and Postgres.
@@ -32,6 +32,7 @@ enum Command {
     Keygen(token::KeygenOptions),
     Ready(crate::ops::ReadyOptions),
     Doctor(Box<doctor::Options>),
+    Shards(shards::Options),
     DeadLetters(dead_letters::Options),
     Verify(verify::Options),
     Bench(Box<bench::Options>),
@@ -73,6 +74,7 @@ async fn dispatch(command: Command, given: Option<&clap::ArgMatches>) -> Result<
         Command::Keygen(options) => token::keygen(options),
         Command::Ready(options) => crate::ops::ready(options).await,
         Command::Doctor(options) => doctor::run(*options).await,
+        Command::Shards(options) => shards::run(options).await,
         Command::DeadLetters(options) => dead_letters::run(options).await,
         Command::Verify(options) => verify::run(options).await,
         Command::Bench(options) => bench::run(*options).await,

@@ -1,69 +1,23 @@
 //! The dead letters of a running engine, dealt with as a person does: by the real program.
 
-use std::process::{Command, Output};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use contracts::bus::{JournalBatch, Request, request};
 use contracts::v1;
 use prost::Message as _;
 use redis::AsyncCommands as _;
-use sqlx::PgPool;
-use testkit::{PrivatePostgres, PrivateRedis};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+mod stores;
 
-struct Mesh {
-    postgres: PrivatePostgres,
-    redis: PrivateRedis,
-    pool: PgPool,
-}
+use stores::{PATIENCE, Stores};
 
-impl Mesh {
-    async fn start() -> Self {
-        let postgres = PrivatePostgres::start_with(&[("fsync", "on"), ("full_page_writes", "on")]).await;
-        let (redis, pool) = (PrivateRedis::start().await, postgres.pool());
-        let mesh = Self { postgres, redis, pool };
-        assert_eq!(mesh.told(&["migrate", "--shards", "1"]).0, Some(0));
-        mesh
-    }
-
-    /// Runs the program; its exit code, and what it said.
-    fn told(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fulcrum"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FULCRUM_")) {
-            command.env_remove(name);
-        }
-        let Output { status, stdout, stderr } = command
-            .args(arguments)
-            .env("FULCRUM_DATABASE_URL", self.postgres.url())
-            .env("FULCRUM_REDIS_URL", self.redis.url())
-            .output()
-            .expect("our own program");
-        let said = [stdout, stderr].map(|bytes| String::from_utf8(bytes).expect("text"));
-        (status.code(), said.concat())
-    }
-
+impl Stores {
     async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.redis.url()).expect("an address");
         client.get_multiplexed_async_connection().await.expect("it runs")
-    }
-
-    async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.expect("it runs")
-    }
-
-    async fn until(&self, sql: &'static str, wanted: i64) {
-        let waiting = async {
-            while self.count(sql).await != wanted {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, waiting)
-            .await
-            .unwrap_or_else(|_| panic!("waited in vain for {wanted} of {sql}"));
     }
 
     /// Puts a request away, as an engine does when its handling has panicked twice.
@@ -122,7 +76,7 @@ fn now_us() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_are_listed_shown_put_back_and_discarded() {
-    let mesh = Mesh::start().await;
+    let mesh = Stores::start(1).await;
     assert_eq!(
         mesh.told(&["dead-letters", "list"]),
         (Some(0), "no dead letters\n".to_owned())

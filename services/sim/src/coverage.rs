@@ -59,6 +59,8 @@ corners! {
     TakeOverClean,
     /// A shard was taken over from a leader whose lease ran out.
     TakeOverExpired,
+    /// A shard was given to another engine while both ran.
+    Given,
     /// An engine was killed.
     Killed,
     /// An engine was killed while a commit of its own was under way.

@@ -105,7 +105,7 @@ async fn run_once(
     let who = process.number();
     world.with(|inner| inner.note("engine starts", who, 0, String::new));
     let options = engine::Options {
-        name: format!("e{slot}"),
+        name: engine_name(slot),
         shards: world.with(|inner| inner.options.shards),
         instruments: terms.instruments.clone(),
         snapshots: terms.snapshots,
@@ -167,6 +167,11 @@ async fn leave_in_time(over: &CancellationToken, stop: &CancellationToken) {
     over.cancelled().await;
     stop.cancelled().await;
     tokio::time::sleep(LEAVE_MAX).await;
+}
+
+/// What the engine of a machine is called.
+pub fn engine_name(slot: usize) -> String {
+    format!("e{slot}")
 }
 
 fn number(slot: usize, boot: u64) -> u64 {

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::coverage::Corner;
-use crate::engines::{ENGINES, Engines};
+use crate::engines::{ENGINES, Engines, engine_name};
 use crate::feed::Mood;
 use crate::gateways::{GATEWAYS, Gateways};
 use crate::journal::{CommitFault, wait};
@@ -46,9 +46,10 @@ enum Fault {
     PostgresClock,
     GatewayKill,
     Snapshot,
+    Operator,
 }
 
-const ALL: [Fault; 24] = [
+const ALL: [Fault; 25] = [
     Fault::Kill,
     Fault::KillInCommit,
     Fault::Stop,
@@ -73,6 +74,7 @@ const ALL: [Fault; 24] = [
     Fault::PostgresClock,
     Fault::GatewayKill,
     Fault::Snapshot,
+    Fault::Operator,
 ];
 
 /// Who makes things go wrong.
@@ -173,6 +175,7 @@ impl Faults {
                     process.resume();
                 });
             }
+            Fault::Operator => self.operator(slot),
             Fault::EngineClock => self.engine_clock(slot),
             Fault::PostgresClock => self.postgres_clock(),
             Fault::GatewayKill => {
@@ -401,6 +404,18 @@ impl Faults {
     }
 
     /// All faults end.
+    /// An operator wants a shard elsewhere, or an engine empty, or neither any more.
+    fn operator(&self, slot: usize) {
+        self.world.with(|inner| {
+            let shard = inner.dice.index(inner.postgres.heads.len());
+            let (names, drains) = (inner.dice.chance(600), inner.dice.chance(400));
+            inner.postgres.heads[shard].wanted = names.then(|| engine_name(slot));
+            for row in inner.postgres.engines.values_mut() {
+                row.draining = drains && row.name == engine_name(slot);
+            }
+        });
+    }
+
     fn make_good(&self) {
         for slot in 0..ENGINES {
             let process = self.engines.process(slot);

@@ -7,14 +7,13 @@ use uuid::Uuid;
 use crate::journal::SimJournal;
 use crate::prices::SimPrices;
 use crate::process::Process;
-use crate::shard_bus::{Connection, SimShardBus};
+use crate::shard_bus::{Connection, SimPresence, SimShardBus};
 use crate::world::World;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct SimGround {
-    world: World,
-    process: Process,
+    connection: Connection,
     journal: SimJournal,
     prices: SimPrices,
 }
@@ -27,10 +26,9 @@ impl SimGround {
             process: process.clone(),
         };
         Self {
-            world: world.clone(),
-            process: process.clone(),
             journal: SimJournal::new(world.clone(), process.clone()),
-            prices: SimPrices::new(connection),
+            prices: SimPrices::new(connection.clone()),
+            connection,
         }
     }
 }
@@ -38,6 +36,7 @@ impl SimGround {
 impl Ground for SimGround {
     type Journal = SimJournal;
     type Bus = SimShardBus;
+    type Presence = SimPresence;
     type Prices = SimPrices;
 
     fn journal(&self) -> &SimJournal {
@@ -45,11 +44,11 @@ impl Ground for SimGround {
     }
 
     fn bus(&self, shard: u32) -> SimShardBus {
-        let connection = Connection {
-            world: self.world.clone(),
-            process: self.process.clone(),
-        };
-        SimShardBus::new(connection, shard)
+        SimShardBus::new(self.connection.clone(), shard)
+    }
+
+    fn presence(&self) -> SimPresence {
+        SimPresence(self.connection.clone())
     }
 
     fn prices(&self) -> &SimPrices {
@@ -57,15 +56,15 @@ impl Ground for SimGround {
     }
 
     fn wall_us(&self) -> i64 {
-        self.world.true_us() + self.process.wall_off_us()
+        self.connection.world.true_us() + self.connection.process.wall_off_us()
     }
 
     async fn clocks(&self) -> Result<[i64; 3], EngineError> {
         let postgres = self.journal.clock_us().await?;
-        Ok([postgres, self.world.true_us(), self.wall_us()])
+        Ok([postgres, self.connection.world.true_us(), self.wall_us()])
     }
 
     fn fresh_id(&self) -> Uuid {
-        self.world.with(|inner| inner.dice.id())
+        self.connection.world.with(|inner| inner.dice.id())
     }
 }

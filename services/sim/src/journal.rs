@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::journal::{Batch, DeadLetter, Head, Journal, JournalError, Owner, Row, SnapshotHead, Verdict};
+use engine::journal::{Batch, DeadLetter, Engine, Head, Journal, JournalError, Owner, Row, SnapshotHead, Verdict};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -162,6 +162,10 @@ impl Journal for SimJournal {
         .await
     }
 
+    async fn engines(&self) -> Result<Vec<Engine>, JournalError> {
+        self.ask(|inner, clock| inner.postgres.running(clock)).await
+    }
+
     async fn renew(&self, owner: &Owner, held: &[(u32, u64)]) -> Result<Vec<u32>, JournalError> {
         let shards: Vec<u32> = held.iter().map(|(shard, _)| *shard).collect();
         self.ask_locked(&shards, |inner, clock| inner.postgres.renew(owner, held, clock))
@@ -170,6 +174,10 @@ impl Journal for SimJournal {
 
     async fn release(&self, owner: &Owner, held: &[(u32, u64)]) -> Result<(), JournalError> {
         self.ask(|inner, _| inner.postgres.release(owner, held)).await
+    }
+
+    async fn retire(&self, owner: &Owner) -> Result<(), JournalError> {
+        self.ask(|inner, _| inner.postgres.retire(owner)).await
     }
 
     async fn commit(&self, batches: &[Batch], dead: &[DeadLetter]) -> Result<Vec<Verdict>, JournalError> {
@@ -336,6 +344,7 @@ pub fn corner_of(freed: Freed) -> Option<Corner> {
     match freed {
         Freed::First => None,
         Freed::GivenBack => Some(Corner::TakeOverClean),
+        Freed::Given => Some(Corner::Given),
         Freed::RanOut => Some(Corner::TakeOverExpired),
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use engine::journal::{Batch, DeadLetter, Head, LEASE, Owner, SnapshotHead, Verdict};
+use engine::journal::{Batch, DeadLetter, Engine, Head, LEASE, Owner, SnapshotHead, Verdict};
 use engine::poison::ENDED_MAX;
 use uuid::Uuid;
 
@@ -21,8 +21,21 @@ pub struct HeadRow {
     pub batch: Option<Uuid>,
     pub chain: [u8; 32],
     pub owner: Option<Uuid>,
+    /// Who gave it back last.
+    pub given_by: Option<Uuid>,
     /// On Postgres's clock; `None` is minus infinity.
     pub until_us: Option<i64>,
+    /// Name of the engine that an operator wants to lead it.
+    pub wanted: Option<String>,
+}
+
+/// A row of `engines`.
+#[derive(Clone, Debug)]
+pub struct EngineRow {
+    pub name: String,
+    /// On Postgres's clock.
+    pub until_us: i64,
+    pub draining: bool,
 }
 
 /// A row of `journal`.
@@ -44,8 +57,10 @@ pub struct StoredRow {
 pub enum Freed {
     /// There was no leader before.
     First,
-    /// The leader before gave it back.
+    /// The leader before gave it back and ended.
     GivenBack,
+    /// The leader before gave it back and runs on.
+    Given,
     /// It ran out.
     RanOut,
 }
@@ -58,6 +73,7 @@ pub struct Constraint;
 #[derive(Debug)]
 pub struct Postgres {
     pub heads: Vec<HeadRow>,
+    pub engines: BTreeMap<Uuid, EngineRow>,
     pub rows: Vec<Vec<StoredRow>>,
     pub snapshots: BTreeMap<(u32, u64), SnapshotHead>,
     pub chunks: BTreeMap<(u32, u64, u32), (Bytes, [u8; 32])>,
@@ -77,9 +93,12 @@ impl Postgres {
             batch: None,
             chain: [0; 32],
             owner: None,
+            given_by: None,
             until_us: None,
+            wanted: None,
         };
         Self {
+            engines: BTreeMap::new(),
             heads: vec![head; shards as usize],
             rows: vec![Vec::new(); shards as usize],
             snapshots: BTreeMap::new(),
@@ -105,6 +124,12 @@ impl Postgres {
             Some(until) if stands(until, clock_us) => return None,
             Some(_) => Freed::RanOut,
             None if row.epoch == 0 => Freed::First,
+            None if row
+                .given_by
+                .is_some_and(|id| id != owner.id && self.engines.contains_key(&id)) =>
+            {
+                Freed::Given
+            }
             None => Freed::GivenBack,
         };
         row.epoch += 1;
@@ -113,8 +138,29 @@ impl Postgres {
         Some((head(shard, row, clock_us), freed))
     }
 
-    /// `UPDATE shard_head SET lease_until … WHERE epoch AND owner`.
+    /// `SELECT … FROM engines WHERE seen_until …`.
+    pub fn running(&self, clock_us: i64) -> Vec<Engine> {
+        let running = self.engines.iter().filter(|(_, row)| stands(row.until_us, clock_us));
+        let mut running: Vec<Engine> = running
+            .map(|(id, row)| Engine {
+                id: *id,
+                name: row.name.clone(),
+                draining: row.draining,
+            })
+            .collect();
+        running.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        running
+    }
+
+    /// `INSERT INTO engines … ON CONFLICT …`, and `UPDATE shard_head SET lease_until … WHERE epoch AND owner`.
     pub fn renew(&mut self, owner: &Owner, held: &[(u32, u64)], clock_us: i64) -> Vec<u32> {
+        let until_us = clock_us + lease_us() - 100_000;
+        let row = self.engines.entry(owner.id).or_insert_with(|| EngineRow {
+            name: owner.name.clone(),
+            until_us,
+            draining: false,
+        });
+        row.until_us = until_us;
         let mut kept = Vec::new();
         for (shard, epoch) in held {
             let row = &mut self.heads[*shard as usize];
@@ -132,9 +178,14 @@ impl Postgres {
             let row = &mut self.heads[*shard as usize];
             if row.epoch == *epoch && row.owner == Some(owner.id) {
                 row.until_us = None;
-                row.owner = None;
+                row.given_by = row.owner.take();
             }
         }
+    }
+
+    /// `DELETE FROM engines WHERE id`.
+    pub fn retire(&mut self, owner: &Owner) {
+        self.engines.remove(&owner.id);
     }
 
     /// `SELECT digest FROM panics … GROUP BY digest HAVING count(*) >= …`.
@@ -249,6 +300,7 @@ fn head(shard: u32, row: &HeadRow, clock_us: i64) -> Head {
         sequence: row.sequence,
         chain: row.chain,
         leased: row.until_us.is_some_and(|until| stands(until, clock_us)),
+        wanted: row.wanted.clone(),
     }
 }
 

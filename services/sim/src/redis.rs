@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bus::shard::PRESENCE_MS;
+use bus::presence::PRESENCE_MS;
 use bytes::Bytes;
 use contracts::bus::PriceBatch;
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use bus::mutants::{self, Mutant};
-use bus::{BusError, EventRow, Incoming, ShardBus, keys};
+use bus::{Addressed, BusError, EventRow, Incoming, Presence, ShardBus, keys};
 use bytes::Bytes;
-use contracts::bus::Reply;
 use prost::Message as _;
 
 use crate::coverage::Corner;
@@ -154,19 +153,19 @@ impl ShardBus for SimShardBus {
         Ok(done)
     }
 
-    async fn reply(&self, replies: &[(String, Reply)]) -> Result<(), BusError> {
+    async fn reply(&self, replies: &[Addressed]) -> Result<(), BusError> {
         if replies.is_empty() {
             return Ok(());
         }
-        let (who, shard) = (self.who(), self.shard);
+        let who = self.who();
         self.connection.world.with(|inner| {
-            for (_, reply) in replies {
-                inner.answered(who, shard, reply);
+            for Addressed { shard, reply, .. } in replies {
+                inner.answered(who, *shard, reply);
             }
         });
         self.connection
             .ask(|inner| {
-                for (list, reply) in replies.iter().filter(|(list, _)| keys::is_reply_list(list)) {
+                for Addressed { list, reply, .. } in replies.iter().filter(|it| keys::is_reply_list(&it.list)) {
                     let encoded = reply.encode_to_vec();
                     let waiting = inner.redis.replies.entry(list.clone()).or_default();
                     if inner.now_us < inner.replies_lossy_until_us {
@@ -220,28 +219,34 @@ impl ShardBus for SimShardBus {
             .await?)
     }
 
-    async fn show_presence(&mut self, engine: &str) -> Result<(), BusError> {
-        let shard = self.shard;
-        Ok(self
-            .connection
-            .ask(|inner| inner.redis.show_presence(shard, engine, inner.now_us))
-            .await?)
-    }
-
-    async fn hide_presence(&mut self, engine: &str) -> Result<(), BusError> {
-        let shard = self.shard;
-        Ok(self
-            .connection
-            .ask(|inner| inner.redis.hide_presence(shard, engine))
-            .await?)
-    }
-
     async fn length(&mut self) -> Result<u64, BusError> {
         let shard = self.shard;
         Ok(self
             .connection
             .ask(|inner| inner.redis.requests[shard as usize].len() as u64)
             .await?)
+    }
+}
+
+/// Where a process shows what it leads.
+#[derive(Clone, Debug)]
+pub struct SimPresence(pub Connection);
+
+impl Presence for SimPresence {
+    async fn show(&self, shards: &[u32], engine: &str) -> Result<(), BusError> {
+        for shard in shards {
+            self.0
+                .ask(|inner| inner.redis.show_presence(*shard, engine, inner.now_us))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn hide(&self, shards: &[u32], engine: &str) -> Result<(), BusError> {
+        for shard in shards {
+            self.0.ask(|inner| inner.redis.hide_presence(*shard, engine)).await?;
+        }
+        Ok(())
     }
 }
 

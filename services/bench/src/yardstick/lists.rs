@@ -9,8 +9,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bus::shard::PRESENCE_EVERY;
-use bus::{Caller, CallerOptions, Calls as _, Redis, RedisShardBus, ShardBus as _};
+use bus::presence::PRESENCE_EVERY;
+use bus::{
+    Addressed, Caller, CallerOptions, Calls as _, Presence as _, Redis, RedisPresence, RedisShardBus, ShardBus as _,
+};
 use bytes::Bytes;
 use clap::ValueEnum;
 use contracts::bus::{Reply, Request, reply, request};
@@ -309,30 +311,38 @@ async fn answer_lists(redis: Redis, stop: CancellationToken) -> anyhow::Result<(
 
 /// The product's side of the queue with nothing behind it: peek, answer, trim, as the engine does.
 async fn answer_as_an_engine(redis: Redis, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut shard = RedisShardBus::new(redis.clone(), redis.commands().await?, 0);
-    shard.show_presence("bench").await?;
+    let commands = redis.commands().await?;
+    let (mut shard, leader) = (
+        RedisShardBus::new(redis.clone(), commands.clone(), 0),
+        RedisPresence::new(commands),
+    );
+    leader.show(&[0], "bench").await?;
     let mut presence = tokio::time::interval(PRESENCE_EVERY);
     while !stop.is_cancelled() {
         let messages = shard.peek(0, TAKE_MAX).await?;
         if messages.is_empty() {
             tokio::select! {
                 () = stop.cancelled() => {}
-                _ = presence.tick() => shard.show_presence("bench").await?,
+                _ = presence.tick() => leader.show(&[0], "bench").await?,
                 () = shard.wait() => {}
             }
             continue;
         }
-        let replies: Vec<(String, Reply)> = messages
+        let replies: Vec<Addressed> = messages
             .iter()
             .filter_map(|message| Request::decode(message.clone()).ok())
             .map(|request| {
                 let reply = sample_reply(&request);
-                (request.reply_to, reply)
+                Addressed {
+                    shard: 0,
+                    list: request.reply_to,
+                    reply,
+                }
             })
             .collect();
         futures::try_join!(shard.reply(&replies), shard.trim(&messages))?;
         if futures::FutureExt::now_or_never(presence.tick()).is_some() {
-            shard.show_presence("bench").await?;
+            leader.show(&[0], "bench").await?;
         }
     }
     Ok(())

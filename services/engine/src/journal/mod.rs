@@ -16,6 +16,8 @@ pub use self::postgres::{PgJournal, UnsafeSetting, unled};
 
 /// How long a lease lasts. Renewed well before, see [`LEASE_RENEW`].
 pub const LEASE: Duration = Duration::from_millis(2_000);
+/// How long an engine counts as running: a little shorter than its leases, so that who sees one of these free reckons without it.
+const RUNNING: Duration = Duration::from_millis(1_900);
 /// How often a leader renews its leases.
 pub const LEASE_RENEW: Duration = Duration::from_millis(500);
 /// How long one statement may take before its outcome counts as unknown.
@@ -63,6 +65,19 @@ pub struct Head {
     pub chain: [u8; 32],
     /// Whether a lease runs.
     pub leased: bool,
+    /// Name of the engine that an operator wants to lead it.
+    pub wanted: Option<String>,
+}
+
+/// An engine that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    /// Made at each start.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// An operator wants its shards to move away.
+    pub draining: bool,
 }
 
 /// One row to be written.
@@ -170,11 +185,17 @@ pub trait Journal: Clone + Send + Sync + 'static {
     /// Takes the lead of a shard that nobody leads: raises its epoch. `None` when somebody does.
     fn acquire(&self, shard: u32, owner: &Owner) -> impl Future<Output = Result<Option<Head>, JournalError>> + Send;
 
-    /// Prolongs leases; returns the shards still held.
+    /// The engines that run.
+    fn engines(&self) -> impl Future<Output = Result<Vec<Engine>, JournalError>> + Send;
+
+    /// Says that this engine runs and prolongs its leases; returns the shards still held.
     fn renew(&self, owner: &Owner, held: &[(u32, u64)]) -> impl Future<Output = Result<Vec<u32>, JournalError>> + Send;
 
     /// Gives leases back, so that the next leader need not wait for them to run out.
     fn release(&self, owner: &Owner, held: &[(u32, u64)]) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Says that this engine runs no longer.
+    fn retire(&self, owner: &Owner) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// Writes rows, at most one a shard, in one transaction. An error says nothing about whether they were written: see `settle`.
     fn commit(

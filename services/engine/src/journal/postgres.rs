@@ -12,8 +12,8 @@ use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
 use super::{
-    Batch, DeadLetter, Head, Journal, JournalError, LEASE, Owner, PRUNED_MAX, Row, SNAPSHOTS_KEPT, STATEMENT_TIMEOUT,
-    SnapshotHead, Verdict,
+    Batch, DeadLetter, Engine, Head, Journal, JournalError, LEASE, Owner, PRUNED_MAX, RUNNING, Row, SNAPSHOTS_KEPT,
+    STATEMENT_TIMEOUT, SnapshotHead, Verdict,
 };
 use crate::poison::{ENDED_MAX, POISON_FOR};
 
@@ -164,7 +164,7 @@ impl Journal for PgJournal {
             sqlx::query(concat!(
                 "SELECT shard, epoch, seq, chain, ",
                 leased!(),
-                " FROM shard_head ORDER BY shard"
+                ", wanted FROM shard_head ORDER BY shard"
             ))
             .bind(lease_ms())
             .fetch_all(&self.pool),
@@ -180,7 +180,7 @@ impl Journal for PgJournal {
                  lease_until = clock_timestamp() + $1::bigint * interval '1 millisecond' \
                  WHERE shard = $2 AND NOT ",
                 leased!(),
-                " RETURNING shard, epoch, seq, chain, true"
+                " RETURNING shard, epoch, seq, chain, true, wanted"
             ))
             .bind(lease_ms())
             .bind(signed(shard))
@@ -192,11 +192,36 @@ impl Journal for PgJournal {
         Ok(row.as_ref().map(read_head).transpose()?)
     }
 
+    async fn engines(&self) -> Result<Vec<Engine>, JournalError> {
+        let rows = bounded(
+            sqlx::query(
+                "SELECT id, name, draining FROM engines WHERE seen_until BETWEEN clock_timestamp() \
+                 AND clock_timestamp() + $1::bigint * interval '1 millisecond' ORDER BY name, id",
+            )
+            .bind(lease_ms())
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        let read = |row: &PgRow| -> Result<Engine, sqlx::Error> {
+            Ok(Engine {
+                id: row.try_get(0)?,
+                name: row.try_get(1)?,
+                draining: row.try_get(2)?,
+            })
+        };
+        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    }
+
     async fn renew(&self, owner: &Owner, held: &[(u32, u64)]) -> Result<Vec<u32>, JournalError> {
         let (shards, epochs) = columns(held);
         let rows = bounded(
             sqlx::query(
-                "UPDATE shard_head h SET lease_until = clock_timestamp() + $4::bigint * interval '1 millisecond' \
+                "WITH us AS ( \
+                   INSERT INTO engines (id, name, seen_until) \
+                   VALUES ($1, $5, clock_timestamp() + $6::bigint * interval '1 millisecond') \
+                   ON CONFLICT (id) DO UPDATE SET seen_until = excluded.seen_until), \
+                 gone AS (DELETE FROM engines WHERE seen_until < clock_timestamp() - interval '1 minute' AND id <> $1) \
+                 UPDATE shard_head h SET lease_until = clock_timestamp() + $4::bigint * interval '1 millisecond' \
                  FROM unnest($2::int[], $3::bigint[]) AS i(shard, epoch) \
                  WHERE h.shard = i.shard AND h.epoch = i.epoch AND h.lease_owner = $1 RETURNING h.shard",
             )
@@ -204,6 +229,8 @@ impl Journal for PgJournal {
             .bind(shards)
             .bind(epochs)
             .bind(lease_ms())
+            .bind(&owner.name)
+            .bind(i64::try_from(RUNNING.as_millis()).expect("seconds"))
             .fetch_all(&self.pool),
         )
         .await?;
@@ -222,6 +249,16 @@ impl Journal for PgJournal {
             .bind(shards)
             .bind(epochs)
             .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn retire(&self, owner: &Owner) -> Result<(), JournalError> {
+        bounded(
+            sqlx::query("DELETE FROM engines WHERE id = $1")
+                .bind(owner.id)
+                .execute(&self.pool),
         )
         .await?;
         Ok(())
@@ -503,6 +540,7 @@ fn read_head(row: &PgRow) -> Result<Head, sqlx::Error> {
         sequence: natural(row.try_get(2)?),
         chain: digest(&row.try_get::<Vec<u8>, _>(3)?),
         leased: row.try_get(4)?,
+        wanted: row.try_get(5)?,
     })
 }
 

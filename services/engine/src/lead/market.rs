@@ -1,47 +1,46 @@
-//! What a leader knows of the market: quotes as they come, and those that were seen before it led.
-
-use std::sync::Arc;
+//! What a shard's leader knows of the market: quotes as they come, and those that were seen before it led.
 
 use bus::PriceEntry;
 use bus::mutants::{self, Mutant};
 use bus::prices::{self, PriceStream as _};
-use tokio::sync::broadcast;
+use engine_core::Timestamp;
+use tokio::sync::broadcast::error::TryRecvError;
 
-use super::{LeadError, Leader};
+use super::Led;
 use crate::ground::Ground;
 
 /// Newest price batches that a new leader looks at to know the market, without firing on them.
 const NEWEST_PRICES: usize = 64;
 
-impl<G: Ground> Leader<G> {
-    /// Takes quotes; what they fire is committed like a batch of requests.
-    pub(super) async fn take_prices(
-        &mut self,
-        more: Result<Arc<[PriceEntry]>, broadcast::error::RecvError>,
-    ) -> Result<(), LeadError> {
-        let missed;
-        let entries: &[PriceEntry] = match &more {
-            Ok(entries) => entries,
-            Err(_) => {
-                // This shard was slower than the feed for a while: read what it missed from the stream itself.
-                missed = self
-                    .ground
-                    .prices()
-                    .after(self.shard.price_cursor())
-                    .await
-                    .unwrap_or_default();
-                &missed
+impl<G: Ground> Led<G> {
+    /// Takes the quotes that came; what they fire is decided.
+    pub(super) async fn take_prices(&mut self, now: Timestamp) {
+        loop {
+            let came = self.prices.try_recv();
+            let missed;
+            let entries: &[PriceEntry] = match &came {
+                Ok(entries) => entries,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+                Err(TryRecvError::Lagged(_)) => {
+                    // This shard was slower than the feed for a while: read what it missed from the stream itself.
+                    missed = self
+                        .ground
+                        .prices()
+                        .after(self.shard.price_cursor())
+                        .await
+                        .unwrap_or_default();
+                    &missed
+                }
+            };
+            if !self.learned {
+                self.learn_prices(now).await;
             }
-        };
-        if !self.learned {
-            self.learn_prices().await?;
+            self.observe(now, entries);
         }
-        self.observe(entries).await
     }
 
     /// Looks at what is new of these.
-    pub(super) async fn observe(&mut self, entries: &[PriceEntry]) -> Result<(), LeadError> {
-        let now = self.clock.now(self.ground.wall_us());
+    fn observe(&mut self, now: Timestamp, entries: &[PriceEntry]) {
         let mut fired = Vec::new();
         for entry in entries {
             if !self.is_new(entry) {
@@ -55,11 +54,8 @@ impl<G: Ground> Leader<G> {
             }
             self.shard.advance_price_cursor(&entry.id);
         }
-        if fired.is_empty() {
-            return Ok(());
-        }
         self.metrics.fired(&fired);
-        self.submit_entries(fired).await
+        self.decided.entries.append(&mut fired);
     }
 
     /// Whether an entry was not seen yet. One at or before our position that was published after everything we saw is new too: the
@@ -71,8 +67,7 @@ impl<G: Ground> Leader<G> {
 
     /// Learns the market: the newest quotes without firing on what was seen before, then what the leader before did not see. With
     /// Redis away it is done when prices come again, and before them.
-    pub(super) async fn learn_prices(&mut self) -> Result<(), LeadError> {
-        let now = self.clock.now(self.ground.wall_us());
+    pub(super) async fn learn_prices(&mut self, now: Timestamp) {
         if mutants::is(Mutant::CursorInGroup) {
             self.shard.advance_price_cursor("");
         }
@@ -83,7 +78,7 @@ impl<G: Ground> Leader<G> {
             Ok(recent) => recent,
             Err(error) => {
                 tracing::warn!(%error, shard = self.shard.number(), "price stream: not readable, the market is not known yet");
-                return Ok(());
+                return;
             }
         };
         self.learned = true;
@@ -110,9 +105,9 @@ impl<G: Ground> Leader<G> {
         }
         if cursor.is_empty() && !newest.is_empty() {
             self.shard.advance_price_cursor(last);
-            return Ok(());
+            return;
         }
-        self.observe(&missed).await
+        self.observe(now, &missed);
     }
 
     /// The newest batches, and those after a position.

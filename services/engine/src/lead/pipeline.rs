@@ -1,120 +1,222 @@
-//! From decided to answered: one batch on its way into the journal, the next one decided meanwhile.
+//! From decided to answered: one round on its way into the journal, the next one decided meanwhile.
 
 use bus::mutants::{self, Mutant};
-use bus::{EventRow, Incoming, ShardBus as _};
+use bus::{Addressed, EventRow, Incoming, ShardBus as _};
 use bytes::Bytes;
-use contracts::bus::{Failure, JournalBatch, JournalEntry, Reply, reply};
+use contracts::bus::{Failure, JournalBatch, JournalEntry, reply};
 use contracts::v1::ErrorReason;
 use futures::FutureExt as _;
+use futures::future::join_all;
 use prost::Message as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::{LeadError, Leader};
-use crate::commit::Pending;
+use super::{LeadError, Leader, Led};
+use crate::commit::{self, Pending, Work};
 use crate::ground::Ground;
-use crate::journal::{Batch, DeadLetter, Journal as _, Verdict, chain};
+use crate::journal::{Batch, DeadLetter, Journal as _, chain};
 use crate::recover::snapshot_of;
 use crate::trace::{self, CallSpan};
 
-/// What was decided in one step.
+/// What a shard decided in one round.
 #[derive(Debug, Default)]
 pub(super) struct Decided {
     pub(super) messages: Vec<Incoming>,
-    pub(super) replies: Vec<(String, Reply)>,
+    pub(super) replies: Vec<Addressed>,
     pub(super) entries: Vec<JournalEntry>,
     pub(super) dead: Vec<DeadLetter>,
     pub(super) spans: Vec<CallSpan>,
 }
 
-/// A batch on its way into the journal.
+impl Decided {
+    /// Makes room for so many messages.
+    pub(super) fn expect(&mut self, messages: usize) {
+        self.replies.reserve(messages);
+        self.entries.reserve(messages);
+        self.spans.reserve(messages);
+    }
+
+    /// Whether there is nothing to hand over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.entries.is_empty()
+    }
+}
+
+/// A round on its way into the journal.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pending: Pending,
     commit_span: tracing::Span,
     decided: Instant,
-    pub(super) then: Then,
+    parts: Vec<Part>,
 }
 
-/// What is to be done once a batch is in the journal.
+/// What is to be done for a shard once its part of a round is in the journal.
 #[derive(Debug)]
-pub(super) struct Then {
-    pub(super) messages: Vec<Incoming>,
-    replies: Vec<(String, Reply)>,
+struct Part {
+    shard: u32,
+    messages: Vec<Incoming>,
+    replies: Vec<Addressed>,
     /// The row, for those who watch; none when there were only answers from memory.
     row: Option<EventRow>,
     spans: Vec<CallSpan>,
 }
 
 impl<G: Ground> Leader<G> {
-    /// Journals entries that no message caused.
-    pub(super) async fn submit_entries(&mut self, entries: Vec<JournalEntry>) -> Result<(), LeadError> {
-        let decided = Decided {
-            entries,
-            ..Decided::default()
-        };
-        self.submit(decided).await
+    /// Waits for the round under way to be committed, hands over the next, then answers for the one before: while replies, events and
+    /// trims are on their way to Redis, Postgres has something to do.
+    pub(super) async fn submit(&mut self) -> Result<(), LeadError> {
+        let committed = self.commit_under_way().await?;
+        let (mut work, mut parts) = (Work::default(), Vec::with_capacity(self.led.len()));
+        for led in self.led.values_mut() {
+            parts.extend(led.hand_over(&mut work));
+        }
+        self.sabotage(&mut parts).await;
+        let commit_span = trace::commit_span(parts.iter().flat_map(|part| &part.spans), &work);
+        self.in_flight = Some(InFlight {
+            pending: commit::start(self.ground.journal().clone(), work),
+            commit_span,
+            decided: Instant::now(),
+            parts,
+        });
+        self.answer(committed).await;
+        Ok(())
     }
 
-    /// Waits for the batch under way to be committed, hands over the next, then answers for the one before: while replies, events and
-    /// the trim are on their way to Redis, Postgres has something to do.
-    pub(super) async fn submit(&mut self, decided: Decided) -> Result<(), LeadError> {
+    /// Waits for the round under way; then answers, publishes and trims.
+    pub(super) async fn finish(&mut self) -> Result<(), LeadError> {
+        let committed = self.commit_under_way().await?;
+        self.answer(committed).await;
+        for led in self.led.values_mut() {
+            led.under_way = 0;
+        }
+        Ok(())
+    }
+
+    /// Waits for the round under way; nothing may be told of it before. When a shard was fenced the others are still answered.
+    async fn commit_under_way(&mut self) -> Result<Vec<Part>, LeadError> {
+        let Some(round) = self.in_flight.take() else {
+            return Ok(Vec::new());
+        };
+        let fenced = round.pending.fenced().instrument(round.commit_span).await;
+        let (lost, committed): (Vec<Part>, Vec<Part>) =
+            round.parts.into_iter().partition(|part| fenced.contains(&part.shard));
+        for part in &committed {
+            if let (Some(row), Some(led)) = (&part.row, self.led.get(&part.shard)) {
+                led.metrics.committed(row.last + 1 - row.first, round.decided.elapsed());
+            }
+        }
+        let Some(first) = lost.first().map(|part| part.shard) else {
+            return Ok(committed);
+        };
+        self.answer(committed).await;
+        if mutants::is(Mutant::FailedOnAmbiguous) {
+            self.tell_failed(lost).await;
+        }
+        Err(LeadError::Fenced { shard: first })
+    }
+
+    /// Replies, publishes and trims what was committed, all in one go; the replies of all shards together.
+    async fn answer(&self, mut committed: Vec<Part>) {
+        let Some(sender) = committed.first().and_then(|part| self.led.get(&part.shard)) else {
+            return;
+        };
+        let began = Instant::now();
+        let told = |shard| self.led.get(shard).map(|led| led.metrics.replied(began.elapsed()));
+        let shards: Vec<u32> = committed.iter().map(|part| part.shard).collect();
+        let replies: Vec<Addressed> = committed
+            .iter_mut()
+            .flat_map(|part| std::mem::take(&mut part.replies))
+            .collect();
+        // Redis may be away: the answers are then found by a repeat, the events by the next leader or a reader of the journal, and
+        // what was not trimmed is recognised.
+        let (replied, ()) = futures::join!(
+            sender.bus.reply(&replies).inspect(|_| shards.iter().for_each(|shard| {
+                told(shard);
+            })),
+            join_all(
+                committed
+                    .iter()
+                    .filter_map(|part| Some(self.led.get(&part.shard)?.tidy_up(part)))
+            )
+            .map(drop),
+        );
+        if let Err(error) = replied {
+            tracing::warn!(%error, "replies not sent");
+        }
+        let spans = committed.into_iter().flat_map(|part| part.spans);
+        spans.for_each(CallSpan::replied);
+    }
+
+    /// What mutants do to a round before it is committed.
+    async fn sabotage(&self, parts: &mut [Part]) {
+        for part in parts {
+            let Some(led) = self.led.get(&part.shard) else {
+                continue;
+            };
+            if mutants::is(Mutant::ReplyBeforeCommit) {
+                let _lost = led.bus.reply(&std::mem::take(&mut part.replies)).await;
+            }
+            if mutants::is(Mutant::PopBeforeCommit) {
+                let _refused = led.bus.trim(&std::mem::take(&mut part.messages)).await;
+            }
+        }
+    }
+
+    /// What [`Mutant::FailedOnAmbiguous`] does.
+    async fn tell_failed(&self, parts: Vec<Part>) {
+        for mut part in parts {
+            for told in &mut part.replies {
+                told.reply.outcome = Some(reply::Outcome::Failure(Failure {
+                    reason: ErrorReason::NotAccepted.into(),
+                    ..Failure::default()
+                }));
+            }
+            if let Some(led) = self.led.get(&part.shard) {
+                let _lost = led.bus.reply(&part.replies).await;
+            }
+        }
+    }
+}
+
+impl<G: Ground> Led<G> {
+    /// Hands what was decided over to the commit, as one row; nothing when nothing was.
+    fn hand_over(&mut self, work: &mut Work) -> Option<Part> {
+        self.under_way = self.decided.messages.len();
+        if self.decided.is_empty() {
+            return None;
+        }
         let Decided {
-            mut messages,
-            mut replies,
+            messages,
+            replies,
             entries,
             dead,
             spans,
-        } = decided;
-        let committed = self.commit_under_way().await?;
-        let commit_span = trace::commit_span(&spans, self.shard.number(), entries.len());
+        } = std::mem::take(&mut self.decided);
+        work.dead.extend(dead);
         let mut row = None;
-        let pending = if entries.is_empty() {
-            if !dead.is_empty() {
-                // Rare, and fenced by nothing: the check below is what lets answers leave.
-                self.shared.committer.commit(None, dead).await.verdict().await;
-            }
-            if messages.is_empty() {
-                self.answer(committed).await;
-                return Ok(());
-            }
-            // Only answers from memory: they may leave if this process leads at this moment.
-            if mutants::is(Mutant::ReadsBeforeCheck) {
-                Pending::committed()
-            } else {
-                self.shared.committer.check(self.shard.number(), self.epoch).await
-            }
-        } else {
+        if !entries.is_empty() {
             let batch = self.batch(entries);
             row = Some(EventRow {
                 first: batch.sequence_before + 1,
                 last: batch.sequence,
                 body: batch.body.clone(),
             });
+            work.batches.push(batch);
             if mutants::is(Mutant::SnapshotOfUncommitted) {
                 self.snapshot_too_early();
             }
-            self.shared.committer.commit(Some(batch), dead).await
-        };
-        if mutants::is(Mutant::ReplyBeforeCommit) {
-            let _lost = self.bus.reply(&std::mem::take(&mut replies)).await;
+        } else if !mutants::is(Mutant::ReadsBeforeCheck) {
+            // Only answers from memory: they may leave if this process leads at this moment.
+            work.checks.push((self.number(), self.epoch));
         }
-        if mutants::is(Mutant::PopBeforeCommit) {
-            let _refused = self.bus.trim(&std::mem::take(&mut messages)).await;
-        }
-        self.in_flight = Some(InFlight {
-            pending,
-            commit_span,
-            decided: Instant::now(),
-            then: Then {
-                messages,
-                replies,
-                row,
-                spans,
-            },
-        });
-        self.answer(committed).await;
-        Ok(())
+        Some(Part {
+            shard: self.number(),
+            messages,
+            replies,
+            row,
+            spans,
+        })
     }
 
     /// Makes a row of entries.
@@ -129,7 +231,7 @@ impl<G: Ground> Leader<G> {
         let state_hash = self.shard.hash();
         self.chain = chain(&self.chain, sequence, state_hash, &body);
         Batch {
-            shard: self.shard.number(),
+            shard: self.number(),
             epoch: self.epoch,
             sequence_before: first - 1,
             sequence,
@@ -140,52 +242,10 @@ impl<G: Ground> Leader<G> {
         }
     }
 
-    /// Waits for the batch under way; then answers, publishes and trims.
-    pub(super) async fn finish(&mut self) -> Result<(), LeadError> {
-        let committed = self.commit_under_way().await?;
-        self.answer(committed).await;
-        Ok(())
-    }
-
-    /// Waits for the batch under way; nothing may be told of it before.
-    async fn commit_under_way(&mut self) -> Result<Option<Then>, LeadError> {
-        let Some(batch) = self.in_flight.take() else {
-            return Ok(None);
-        };
-        let verdict = batch.pending.verdict().instrument(batch.commit_span).await;
-        if verdict == Verdict::Fenced {
-            if mutants::is(Mutant::FailedOnAmbiguous) {
-                self.tell_failed(batch.then.replies).await;
-            }
-            return Err(LeadError::Fenced {
-                shard: self.shard.number(),
-            });
-        }
-        if let Some(row) = &batch.then.row {
-            self.metrics
-                .committed(row.last + 1 - row.first, batch.decided.elapsed());
-        }
-        Ok(Some(batch.then))
-    }
-
-    /// Replies, publishes and trims what was committed, all in one go.
-    async fn answer(&mut self, committed: Option<Then>) {
-        let Some(then) = committed else { return };
-        let shard = self.shard.number();
-        let began = Instant::now();
-        // Redis may be away: the answers are then found by a repeat, the events by the next leader or a reader of the journal, and
-        // what was not trimmed is recognised.
-        let (replied, published, trimmed) = futures::join!(
-            self.bus
-                .reply(&then.replies)
-                .inspect(|_| self.metrics.replied(began.elapsed())),
-            self.bus.publish(then.row.as_slice()),
-            self.bus.trim(&then.messages),
-        );
-        then.spans.into_iter().for_each(CallSpan::replied);
-        if let Err(error) = replied {
-            tracing::warn!(%error, shard, "replies not sent");
-        }
+    /// Publishes and trims what was committed.
+    async fn tidy_up(&self, part: &Part) {
+        let shard = self.number();
+        let (published, trimmed) = futures::join!(self.bus.publish(part.row.as_slice()), self.bus.trim(&part.messages));
         if let Err(error) = published {
             tracing::warn!(%error, shard, "events not published");
         }
@@ -205,18 +265,7 @@ impl<G: Ground> Leader<G> {
     /// What [`Mutant::SnapshotOfUncommitted`] does.
     fn snapshot_too_early(&self) {
         let (head, chunks) = snapshot_of(&self.shard, self.chain);
-        let (journal, shard) = (self.ground.journal().clone(), self.shard.number());
+        let (journal, shard) = (self.ground.journal().clone(), self.number());
         tokio::spawn(async move { journal.write_snapshot(shard, &head, &chunks).await });
-    }
-
-    /// What [`Mutant::FailedOnAmbiguous`] does.
-    async fn tell_failed(&mut self, mut replies: Vec<(String, Reply)>) {
-        for (_, reply) in &mut replies {
-            reply.outcome = Some(reply::Outcome::Failure(Failure {
-                reason: ErrorReason::NotAccepted.into(),
-                ..Failure::default()
-            }));
-        }
-        let _lost = self.bus.reply(&replies).await;
     }
 }

@@ -1,4 +1,4 @@
-//! `fulcrum engine`: leads the shards that nobody leads.
+//! `fulcrum engine`: leads its part of the shards.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::probe;
 use crate::process::{Frame, Stage};
 use crate::settings::{DatabaseSettings, OpsSettings, ParentSettings, RedisSettings, TelemetrySettings, duration};
 
-/// Runs one engine: it leads the shards it can lease, answers requests and follows the others as a standby.
+/// Runs one engine: it leads its part of the shards, answers requests and follows the others as a standby.
 ///
 /// Exit codes: 3 another engine took over, 4 the journal does not replay, 5 the database's settings are unsafe, 6 clocks apart.
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ pub(crate) mod gateway;
 pub(crate) mod migrate;
 pub(crate) mod poller;
 pub(crate) mod recorder;
+pub(crate) mod shards;
 pub(crate) mod sim;
 pub(crate) mod token;
 pub(crate) mod verify;
