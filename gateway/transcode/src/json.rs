@@ -47,8 +47,13 @@ impl Json {
             Ok(message) => Ok(message),
             Err(cause) => self.read_again(descriptor, text).ok_or_else(|| {
                 let place = track.path().to_string();
-                // That is how a path of no steps is written.
-                body_invalid(if place == "." { String::new() } else { place }, &cause.to_string())
+                // A dot is a path of no steps, a question mark a step that broke off before it had a name.
+                let place = place
+                    .strip_suffix('?')
+                    .unwrap_or(&place)
+                    .trim_end_matches('.')
+                    .to_owned();
+                body_invalid(place, &cause.to_string())
             }),
         }
     }
