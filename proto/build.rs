@@ -12,6 +12,7 @@ const FILES: &[&str] = &[
     "fulcrum/v1/market_service.proto",
     "fulcrum/v1/operation_service.proto",
     "fulcrum/v1/trade_service.proto",
+    "fulcrum/v1/usage_service.proto",
     "fulcrum/v1/wallet_service.proto",
     "fulcrum/bus/v1/envelope.proto",
     "fulcrum/bus/v1/journal.proto",

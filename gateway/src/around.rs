@@ -19,6 +19,12 @@ type Call = dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send +
 #[derive(Clone)]
 pub(crate) struct Inner(Arc<Call>);
 
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inner")
+    }
+}
+
 impl Inner {
     /// The end of a stack.
     pub fn new<S>(service: S) -> Self

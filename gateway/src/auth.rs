@@ -27,7 +27,7 @@ use crate::token::TOKEN_TYPE;
 const LEEWAY_S: u64 = 5;
 /// Longest token looked at, and longest principal. Bytes.
 const TOKEN_BYTES_MAX: usize = 4 * 1024;
-const PRINCIPAL_BYTES_MAX: usize = 128;
+pub(crate) const PRINCIPAL_BYTES_MAX: usize = 128;
 /// Most verified tokens remembered; past it all are forgotten, which costs one signature check each.
 const REMEMBERED_MAX: usize = 10_000;
 

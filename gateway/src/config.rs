@@ -133,13 +133,45 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    /// With at least one of each.
+    pub(crate) fn sane(self) -> Self {
+        Self {
+            per_second: self.per_second.max(1),
+            burst: self.burst.max(1),
+        }
+    }
+
+    /// How long until the whole burst is there again.
+    pub(crate) fn reset(self, remaining: u32) -> Duration {
+        Duration::from_secs(self.burst.saturating_sub(remaining).into()) / self.per_second
+    }
+
+    /// What remains some time after so much remained, if nothing was taken.
+    pub(crate) fn after(self, remaining: u32, time: Duration) -> u32 {
+        let more = time.as_micros().saturating_mul(self.per_second.into()) / 1_000_000;
+        u32::try_from(more).map_or(self.burst, |more| remaining.saturating_add(more).min(self.burst))
+    }
+}
+
 /// How the port treats connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Connections {
     /// Most at once; further ones wait in the listen queue. The default is 10,000.
     pub count_max: usize,
+    /// Most at once from one address; further ones are closed. It does not count behind proxies that are believed
+    /// ([`Limits::forwarded_hops`]): all come from those then. The default is 2,500.
+    pub address_max: usize,
     /// How long a new connection may take to send its first request. The default is 10 s.
     pub first_request: Duration,
+    /// How long HTTP/1.1 may take from the end of one request to the end of the next one's headers. It is the time that
+    /// an idle connection is kept, too: shorter, and clients would find their pooled connections closed under an order.
+    /// The default is 60 s.
+    pub idle: Duration,
+    /// How long an HTTP/2 connection may be silent before it is asked for a sign of life. The default is 20 s.
+    pub ping_every: Duration,
+    /// How long it may take to give one. The default is 10 s.
+    pub ping_timeout: Duration,
     /// After this the client is asked to come back on a new one, so that load spreads over new replicas. The default
     /// is 30 min.
     pub age_max: Duration,
@@ -149,7 +181,11 @@ impl Default for Connections {
     fn default() -> Self {
         Self {
             count_max: 10_000,
+            address_max: 2_500,
             first_request: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            ping_every: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(10),
             age_max: Duration::from_secs(30 * 60),
         }
     }
@@ -160,6 +196,8 @@ impl Default for Connections {
 pub struct Streams {
     /// Most streams of this process at once. The default is 10,000.
     pub count_max: usize,
+    /// Most streams of one principal at once, so that nobody takes all places. The default is 2,500.
+    pub principal_max: usize,
     /// Entries that may wait for one reader of account events before it gets a `GAP`. The default is 256.
     pub queue_max: usize,
     /// How many sequences back from the journal's end a stream may resume. The default is 100,000.
@@ -170,6 +208,7 @@ impl Default for Streams {
     fn default() -> Self {
         Self {
             count_max: 10_000,
+            principal_max: 2_500,
             queue_max: 256,
             replay_max: 100_000,
         }

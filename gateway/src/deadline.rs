@@ -114,15 +114,23 @@ pub(crate) async fn enforce(
         Err(failure) => return Status::from(failure).into_http(),
     };
     let Some(timeout) = allowed(asked, streams, limits) else {
-        let response = inner.pass(request).await;
-        return response.map(|body| Body::new(Bounded::new(body, None, leaving)));
+        // It may go on for ever, but not wait for ever to be asked: its request must come.
+        return match tokio::time::timeout(limits.max, inner.pass(request)).await {
+            Ok(response) => response.map(|body| Body::new(Bounded::new(body, None, leaving))),
+            Err(_) => Status::from(Failure::Expired).into_http(),
+        };
     };
     if timeout.is_zero() {
         return Status::from(Failure::Expired).into_http();
     }
     let deadline = Deadline::after(timeout);
     request.extensions_mut().insert(deadline);
-    let answer = tokio::time::timeout_at(deadline.at + GRACE, inner.pass(request)).await;
+    let answered_by = if streams {
+        deadline.at.min(Instant::now() + limits.max)
+    } else {
+        deadline.at
+    };
+    let answer = tokio::time::timeout_at(answered_by + GRACE, inner.pass(request)).await;
     match answer {
         Ok(response) if streams => response.map(|body| Body::new(Bounded::new(body, Some(deadline), leaving))),
         // One message that is there already.

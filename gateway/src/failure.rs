@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 /// When to try again after nothing was accepted, and how long before a quota is worth another look.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// The reason of a body past the size limit; REST says the same.
-const TOO_LARGE: &str = "BODY_TOO_LARGE";
+/// The fact that says, in the words of the transcoder, what REST refused.
+const REST_REFUSAL: &str = "refusal";
 
 /// Why a call was not carried out.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub(crate) enum Failure {
     ResumePointExpired(String),
     /// The history tables do not reach far enough yet, or cannot be read.
     HistoryBehind(String),
+    /// The gateway has not found its database yet.
+    Opening,
     /// The gateway is shutting down.
     Leaving,
     /// The request is larger than is looked at.
@@ -105,14 +107,15 @@ impl Failure {
     /// The reason that clients branch on.
     pub fn reason(&self) -> ErrorReason {
         match self {
-            Self::Invalid(_) | Self::TooLarge(_) => ErrorReason::InvalidField,
+            Self::Invalid(_) => ErrorReason::InvalidField,
+            Self::TooLarge(_) | Self::NotAccepted(NotAccepted::TooLarge) => ErrorReason::BodyTooLarge,
             Self::TokenInvalid(_) => ErrorReason::TokenInvalid,
             Self::NotAllowed(_) => ErrorReason::NotAllowed,
             Self::Refused(refusal) => match refusal.failure.reason() {
                 ErrorReason::Unspecified => ErrorReason::Internal,
                 reason => reason,
             },
-            Self::NotAccepted(_) | Self::Leaving => ErrorReason::NotAccepted,
+            Self::NotAccepted(_) | Self::Opening | Self::Leaving => ErrorReason::NotAccepted,
             Self::UnknownOutcome { .. } => ErrorReason::UnknownOutcome,
             Self::Expired => ErrorReason::Expired,
             Self::Throttled { .. } => ErrorReason::Throttled,
@@ -155,6 +158,9 @@ impl Failure {
                     "too many calls ({subject}): come back in {} ms",
                     retry_after.as_millis()
                 )
+            }
+            Self::Opening => {
+                "nothing was accepted: this server has just started and waits for its database; call again".to_owned()
             }
             Self::Leaving => "this server is shutting down: call again, another one answers".to_owned(),
             Self::Internal(_) => "a fault on our side: tell support the request id of this answer".to_owned(),
@@ -201,7 +207,7 @@ impl Failure {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotAccepted(NotAccepted::TooLarge) => None,
-            Self::NotAccepted(_) | Self::Leaving | Self::HistoryBehind(_) => Some(RETRY_AFTER),
+            Self::NotAccepted(_) | Self::Opening | Self::Leaving | Self::HistoryBehind(_) => Some(RETRY_AFTER),
             Self::Throttled { retry_after, .. } => Some(*retry_after),
             Self::Refused(refusal) if refusal.failure.retry_after_ms > 0 => {
                 Some(Duration::from_millis(refusal.failure.retry_after_ms.into()))
@@ -212,10 +218,7 @@ impl Failure {
 
     fn details(&self, code: Code) -> ErrorDetails {
         let mut details = ErrorDetails::new();
-        let reason = match self {
-            Self::TooLarge(_) => TOO_LARGE,
-            _ => self.reason().code(),
-        };
+        let reason = self.reason().code();
         details.set_error_info(reason, ERROR_DOMAIN, self.facts());
         let fields = self.fields();
         if !fields.is_empty() {
@@ -256,7 +259,7 @@ fn code(reason: ErrorReason) -> Code {
         ErrorReason::PriceMoved => Code::Aborted,
         ErrorReason::StalePrice | ErrorReason::NotAccepted | ErrorReason::HistoryBehind => Code::Unavailable,
         ErrorReason::UnknownOutcome | ErrorReason::Expired => Code::DeadlineExceeded,
-        ErrorReason::Throttled => Code::ResourceExhausted,
+        ErrorReason::Throttled | ErrorReason::BodyTooLarge => Code::ResourceExhausted,
         ErrorReason::ResumePointExpired => Code::OutOfRange,
         ErrorReason::MethodUnknown => Code::Unimplemented,
         ErrorReason::Unspecified | ErrorReason::Internal => Code::Internal,
@@ -272,11 +275,7 @@ impl From<Failure> for Status {
             }
             _ => {}
         }
-        let code = match &failure {
-            // Not a matter of one field: the whole of it is too much.
-            Failure::TooLarge(_) | Failure::NotAccepted(NotAccepted::TooLarge) => Code::ResourceExhausted,
-            other => code(other.reason()),
-        };
+        let code = code(failure.reason());
         let message = match &failure {
             // The engine's own words about its insides are for the log.
             Failure::Refused(_) if code == Code::Internal => Failure::Internal(String::new()).message(),
@@ -336,16 +335,7 @@ pub(crate) fn complete(headers: &mut HeaderMap, request_id: &str, trace_id: &str
     };
     let foreign = status.get_error_details().error_info().is_none();
     let status = if foreign { adopt(&status) } else { status };
-    let mut details = status.get_error_details();
-    details.set_request_info(
-        request_id,
-        if trace_id.is_empty() {
-            String::new()
-        } else {
-            format!("trace {trace_id}")
-        },
-    );
-    let whole = Status::with_error_details(status.code(), status.message(), details);
+    let whole = named(&status, request_id, trace_id);
     for name in [Status::GRPC_STATUS, Status::GRPC_MESSAGE, Status::GRPC_STATUS_DETAILS] {
         headers.remove(name);
     }
@@ -353,6 +343,37 @@ pub(crate) fn complete(headers: &mut HeaderMap, request_id: &str, trace_id: &str
         // The message cannot be a header: the code alone must do.
         headers.insert(Status::GRPC_STATUS, i32::from(whole.code()).into());
     }
+}
+
+/// The status with the ids that support asks for.
+pub(crate) fn named(status: &Status, request_id: &str, trace_id: &str) -> Status {
+    let mut details = status.get_error_details();
+    let trace = match trace_id {
+        "" => String::new(),
+        id => format!("trace {id}"),
+    };
+    details.set_request_info(request_id, trace);
+    let mut whole = Status::with_error_details(status.code(), status.message(), details);
+    *whole.metadata_mut() = status.metadata().clone();
+    whole
+}
+
+/// What REST refuses before there is a call, in our words; its HTTP status is its own.
+pub(crate) fn of_rest(refusal: &transcode::Refusal) -> Status {
+    use transcode::Refusal;
+    let said = refusal.to_string();
+    let failure = match refusal {
+        Refusal::PathUnknown | Refusal::MethodNotAllowed { .. } => Failure::MethodUnknown(said),
+        Refusal::BodyTooLarge { .. } => Failure::TooLarge(said),
+        other => Failure::invalid(other.field().unwrap_or("request"), said),
+    };
+    let mut details = failure.details(code(failure.reason()));
+    details.set_error_info(
+        failure.reason().code(),
+        ERROR_DOMAIN,
+        HashMap::from([(REST_REFUSAL.to_owned(), refusal.reason().to_owned())]),
+    );
+    Status::with_error_details(code(failure.reason()), refusal.to_string(), details)
 }
 
 /// One of tonic's own errors in our words.

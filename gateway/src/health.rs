@@ -66,7 +66,6 @@ pub(crate) async fn watch<C: Calls>(
     ready: watch::Sender<bool>,
     leaving: CancellationToken,
 ) {
-    tell(&reporter, false, false).await;
     let (mut engine, mut history) = (Pulse::default(), Pulse::default());
     let looking = async {
         loop {
@@ -84,6 +83,11 @@ pub(crate) async fn watch<C: Calls>(
     leaving.run_until_cancelled(looking).await;
     tell(&reporter, false, false).await;
     ready.send_replace(false);
+}
+
+/// Nothing is served yet.
+pub(crate) async fn closed(reporter: &HealthReporter) {
+    tell(reporter, false, false).await;
 }
 
 async fn engine_answers<C: Calls>(room: &Room<C>) -> bool {

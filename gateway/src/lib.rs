@@ -13,6 +13,7 @@ mod auth;
 mod balance;
 mod config;
 mod deadline;
+mod entrance;
 mod failure;
 mod health;
 mod history;
@@ -25,6 +26,7 @@ mod metrics;
 mod operation;
 mod page;
 mod pages;
+mod places;
 mod room;
 mod server;
 mod stream;
@@ -32,6 +34,7 @@ mod tls;
 pub mod token;
 mod trace;
 mod trade;
+mod usage;
 mod validate;
 mod wallet;
 mod wire;
@@ -40,20 +43,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::backoff::Backoff;
 use bus::{Caller, Calls, EventReader};
+use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic_health::server::HealthReporter;
 
 pub use auth::principal;
 pub use config::{Config, Connections, Deadlines, Limits, Rate, Streams, TokenConfig, TokenKey};
 pub use tls::TlsConfig;
 
-use crate::around::Inner;
 use crate::history::History;
+use crate::listen::Port;
 use crate::market::Instruments;
-use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::room::Room;
+use crate::server::Front;
 use crate::stream::events::{self, EventHub};
 use crate::stream::quotes::{self, QuoteHub};
 use crate::tls::Tls;
@@ -80,11 +87,8 @@ pub enum GatewayError {
 /// A gateway whose port is bound; it answers once [`serve`](Self::serve) runs.
 #[derive(Debug)]
 pub struct Gateway {
-    listener: TcpListener,
+    port: Port,
     address: SocketAddr,
-    tls: Option<Tls>,
-    doors: Doors,
-    connections: Connections,
     drain: Duration,
     ready: watch::Receiver<bool>,
     /// Told when shutdown begins: streams end, health says so.
@@ -93,50 +97,23 @@ pub struct Gateway {
     _stopped: DropGuard,
 }
 
-struct Doors(Inner);
+/// How long a start waits for the database before the port is there without it.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
-impl std::fmt::Debug for Doors {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Doors")
-    }
+/// What it takes to open the room.
+struct Opening {
+    config: Config,
+    front: Front,
+    reporter: HealthReporter,
+    told: watch::Sender<bool>,
+    leaving: CancellationToken,
+    stopped: CancellationToken,
 }
 
-impl Gateway {
-    /// Checks the configuration, reads the number of shards from the database, and binds the port.
-    ///
-    /// # Errors
-    /// See [`GatewayError`].
-    pub async fn bind(config: Config) -> Result<Self, GatewayError> {
-        let shards: i32 = sqlx::query_scalar("SELECT shards FROM cluster")
-            .fetch_one(&config.database)
-            .await?;
-        let shards = u32::try_from(shards).map_err(|_| GatewayError::Config(format!("{shards} shards")))?;
-        let stopped = CancellationToken::new();
-        let calls = Caller::start(&config.redis, config.calls, stopped.clone());
-        Self::assemble(config, shards, calls, stopped).await
-    }
-
-    /// The same with another way to the engines: for simulations and tests.
-    ///
-    /// # Errors
-    /// See [`GatewayError`].
-    pub async fn bind_with<C: Calls>(config: Config, shards: u32, calls: C) -> Result<Self, GatewayError> {
-        Self::assemble(config, shards, calls, CancellationToken::new()).await
-    }
-
-    async fn assemble<C: Calls>(
-        config: Config,
-        shards: u32,
-        calls: C,
-        stopped: CancellationToken,
-    ) -> Result<Self, GatewayError> {
-        if shards == 0 || config.deadlines.default.is_zero() || config.deadlines.max < config.deadlines.default {
-            return Err(GatewayError::Config(
-                "shards and deadlines must be above zero, the longest last".to_owned(),
-            ));
-        }
-        let leaving = CancellationToken::new();
-        let guard = stopped.clone().drop_guard();
+impl Opening {
+    /// Builds the room, lets calls in, and starts what follows the stores.
+    fn open<C: Calls>(self, shards: u32, calls: C) {
+        let (config, front, stopped) = (self.config, self.front, self.stopped);
         let room = Arc::new(Room {
             calls,
             shards,
@@ -144,14 +121,108 @@ impl Gateway {
             events: Arc::new(EventHub::new(shards, config.streams.queue_max)),
             quotes: Arc::new(QuoteHub::new()),
             instruments: Instruments::default(),
-            places: Arc::new(Semaphore::new(config.streams.count_max)),
+            places: Places::new(config.streams.count_max, config.streams.principal_max),
             streams: config.streams,
-            metrics: Arc::new(Metrics::new()),
+            principals: front.principals,
+            metrics: front.metrics,
         });
-        let (reporter, health) = tonic_health::server::health_reporter();
-        let doors = server::doors(&config, &room, health, &leaving)?;
+        let reader = EventReader::new(config.redis.clone(), shards);
+        let following = events::follow(Arc::clone(&room.events), reader, room.history.clone());
+        tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
+        let following = quotes::follow(Arc::clone(&room.quotes), config.redis);
+        tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
+        front.entrance.open(server::inside(&room));
+        let watching = health::watch(room, self.reporter, self.told, self.leaving);
+        tokio::spawn(stopped.run_until_cancelled_owned(watching));
+    }
+}
 
-        let tls = match config.tls {
+/// The number of shards of this deployment.
+async fn shards(database: &PgPool) -> Result<u32, sqlx::Error> {
+    let shards: i32 = sqlx::query_scalar("SELECT shards FROM cluster")
+        .fetch_one(database)
+        .await?;
+    u32::try_from(shards).map_err(|cause| sqlx::Error::Decode(cause.into()))
+}
+
+/// Whether it may come back by itself, and not only when somebody mends the configuration or migrates.
+fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        // Connection lost, out of resources, starting up or shutting down.
+        sqlx::Error::Database(said) => said
+            .code()
+            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => true,
+        _ => false,
+    }
+}
+
+async fn wait_for_shards(database: &PgPool) -> u32 {
+    let mut backoff = Backoff::store();
+    loop {
+        match shards(database).await {
+            Ok(shards) => return shards,
+            Err(error) => tracing::warn!(%error, "not open yet: the database cannot be read"),
+        }
+        backoff.wait().await;
+    }
+}
+
+impl Gateway {
+    /// Checks the configuration and binds the port.
+    ///
+    /// The number of shards is in the database. While that is away the gateway is there, is not ready, and refuses calls with
+    /// `NOT_ACCEPTED`; once it answers they are let in.
+    ///
+    /// # Errors
+    /// See [`GatewayError`].
+    pub async fn bind(config: Config) -> Result<Self, GatewayError> {
+        let stopped = CancellationToken::new();
+        let calls = Caller::start(&config.redis, config.calls, stopped.clone());
+        let database = config.database.clone();
+        let (gateway, opening) = Self::assemble(config, stopped.clone()).await?;
+        match tokio::time::timeout(FIRST_LOOK, shards(&database)).await {
+            Ok(Ok(shards)) => opening.open(shards, calls),
+            Ok(Err(error)) if !is_away(&error) => return Err(error.into()),
+            Ok(Err(_)) | Err(_) => {
+                let waiting = async move {
+                    let shards = wait_for_shards(&database).await;
+                    opening.open(shards, calls);
+                };
+                tokio::spawn(stopped.run_until_cancelled_owned(waiting));
+            }
+        }
+        Ok(gateway)
+    }
+
+    /// The same with another way to the engines: for simulations and tests.
+    ///
+    /// # Errors
+    /// See [`GatewayError`].
+    pub async fn bind_with<C: Calls>(config: Config, shards: u32, calls: C) -> Result<Self, GatewayError> {
+        if shards == 0 {
+            return Err(GatewayError::Config("there must be a shard".to_owned()));
+        }
+        let (gateway, opening) = Self::assemble(config, CancellationToken::new()).await?;
+        opening.open(shards, calls);
+        Ok(gateway)
+    }
+
+    /// A gateway with its doors, and what it takes to open the room behind them.
+    async fn assemble(config: Config, stopped: CancellationToken) -> Result<(Self, Opening), GatewayError> {
+        if config.deadlines.default.is_zero() || config.deadlines.max < config.deadlines.default {
+            return Err(GatewayError::Config(
+                "deadlines must be above zero, the longest last".to_owned(),
+            ));
+        }
+        let leaving = CancellationToken::new();
+        let guard = stopped.clone().drop_guard();
+        let front = Front::new(&config);
+        let (reporter, health) = tonic_health::server::health_reporter();
+        health::closed(&reporter).await;
+        let doors = server::doors(&config, &front, health, &leaving)?;
+
+        let tls = match config.tls.clone() {
             None => None,
             Some(files) => {
                 let (tls, reloading) = Tls::load(files)?;
@@ -165,26 +236,36 @@ impl Gateway {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-
-        let reader = EventReader::new(config.redis.clone(), shards);
-        let following = events::follow(Arc::clone(&room.events), reader, room.history.clone());
-        tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
-        let following = quotes::follow(Arc::clone(&room.quotes), config.redis.clone());
-        tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
-        let (told, ready) = watch::channel(false);
-        let watching = health::watch(room, reporter, told, leaving.clone());
-        tokio::spawn(stopped.run_until_cancelled_owned(watching));
-        Ok(Self {
+        let mut limits = config.connections;
+        if config.limits.forwarded_hops > 0 {
+            // All come from our own proxies.
+            limits.address_max = limits.count_max;
+        }
+        let port = Port {
             listener,
-            address,
             tls,
-            doors: Doors(doors),
-            connections: config.connections,
+            doors,
+            limits,
+            metrics: Arc::clone(&front.metrics),
+        };
+        let (told, ready) = watch::channel(false);
+        let gateway = Self {
+            port,
+            address,
             drain: config.drain,
             ready,
-            leaving,
+            leaving: leaving.clone(),
             _stopped: guard,
-        })
+        };
+        let opening = Opening {
+            config,
+            front,
+            reporter,
+            told,
+            leaving,
+            stopped,
+        };
+        Ok((gateway, opening))
     }
 
     /// Where it listens, with the port that the system chose.
@@ -205,16 +286,7 @@ impl Gateway {
     /// None at the moment; see [`GatewayError`].
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), GatewayError> {
         tracing::info!(address = %self.address, "the gateway is open");
-        listen::serve(
-            self.listener,
-            self.tls,
-            self.doors.0,
-            self.connections,
-            self.drain,
-            shutdown,
-            self.leaving,
-        )
-        .await;
+        listen::serve(self.port, self.drain, shutdown, self.leaving).await;
         Ok(())
     }
 }

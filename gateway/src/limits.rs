@@ -7,14 +7,18 @@
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -22,6 +26,11 @@ use crate::around::Inner;
 use crate::auth::Identity;
 use crate::config::Rate;
 use crate::failure::Failure;
+use crate::places::{Place, Places};
+use crate::usage::Tally;
+
+/// When to come back after too much went on at once.
+const CROWD_PAUSE: Duration = Duration::from_millis(500);
 
 /// Who is at the other end, as far as we believe it. An extension of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,8 +72,9 @@ pub(crate) struct Limiter<K: Hash + Eq + Clone> {
 impl<K: Hash + Eq + Clone> Limiter<K> {
     /// A limit.
     pub fn new(rate: Rate) -> Self {
-        let at_least_one = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(at_least_one(rate.per_second)).allow_burst(at_least_one(rate.burst));
+        let rate = rate.sane();
+        let some = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(some(rate.per_second)).allow_burst(some(rate.burst));
         let limiter = RateLimiter::keyed(quota).with_middleware();
         Self {
             limiter,
@@ -86,31 +96,33 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
         self.limiter.retain_recent();
     }
 
-    async fn admit(&self, key: &K, subject: String, request: Request<Body>, inner: Inner) -> Response<Body> {
-        match self.take(key) {
-            Ok(remaining) => {
-                let mut response = inner.pass(request).await;
-                self.show(response.headers_mut(), remaining, Duration::ZERO);
-                response
-            }
-            Err(retry_after) => {
+    async fn answer(
+        &self,
+        taken: Result<u32, Duration>,
+        subject: impl FnOnce() -> String,
+        request: Request<Body>,
+        inner: Inner,
+    ) -> Response<Body> {
+        let mut response = match taken {
+            Ok(_) => inner.pass(request).await,
+            Err(wait) => {
                 // Rounded up: a client that comes back on the dot is let in.
-                let retry_after =
-                    Duration::from_millis(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX - 1) + 1);
-                let mut response: Response<Body> =
-                    Status::from(Failure::Throttled { subject, retry_after }).into_http();
-                self.show(response.headers_mut(), 0, retry_after);
-                response
+                let retry_after = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX - 1) + 1);
+                let subject = subject();
+                Status::from(Failure::Throttled { subject, retry_after }).into_http()
             }
-        }
+        };
+        self.show(response.headers_mut(), taken.unwrap_or(0));
+        response
     }
 
-    fn show(&self, headers: &mut HeaderMap, remaining: u32, reset: Duration) {
+    fn show(&self, headers: &mut HeaderMap, remaining: u32) {
         // A limit further in has written its figures already, and they are what a client can plan with.
         if headers.contains_key("ratelimit-limit") {
             return;
         }
-        headers.insert("ratelimit-limit", HeaderValue::from(self.rate.burst.max(1)));
+        let reset = self.rate.reset(remaining);
+        headers.insert("ratelimit-limit", HeaderValue::from(self.rate.burst));
         headers.insert("ratelimit-remaining", HeaderValue::from(remaining));
         headers.insert(
             "ratelimit-reset",
@@ -119,30 +131,143 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     }
 }
 
-/// The layer before the token is looked at.
-pub(crate) async fn by_address(limiter: Arc<Limiter<Peer>>, request: Request<Body>, inner: Inner) -> Response<Body> {
-    match request.extensions().get::<Peer>().copied() {
-        Some(peer) => limiter.admit(&peer, "address".to_owned(), request, inner).await,
-        None => inner.pass(request).await,
+/// The principals' limit, and what each has used of it.
+pub(crate) struct Principals {
+    limiter: Limiter<String>,
+    /// What each has used.
+    pub tally: Tally,
+}
+
+impl Principals {
+    /// Nobody has used anything.
+    pub fn new(rate: Rate) -> Self {
+        Self {
+            limiter: Limiter::new(rate),
+            tally: Tally::new(Instant::now()),
+        }
+    }
+
+    /// The limit of each.
+    pub fn rate(&self) -> Rate {
+        self.limiter.rate
+    }
+
+    /// Forgets those who went away.
+    pub fn tidy(&self) {
+        self.limiter.tidy();
+        self.tally.tidy(Instant::now());
     }
 }
 
+/// The layer before the token is looked at.
+pub(crate) async fn by_address(limiter: Arc<Limiter<Peer>>, request: Request<Body>, inner: Inner) -> Response<Body> {
+    let Some(peer) = request.extensions().get::<Peer>().copied() else {
+        return inner.pass(request).await;
+    };
+    let taken = limiter.take(&peer);
+    limiter.answer(taken, || "address".to_owned(), request, inner).await
+}
+
 /// The layer after it.
-pub(crate) async fn by_principal(
-    limiter: Arc<Limiter<String>>,
-    request: Request<Body>,
-    inner: Inner,
-) -> Response<Body> {
-    match request
-        .extensions()
-        .get::<Arc<Identity>>()
-        .map(|identity| identity.principal.clone())
-    {
-        Some(principal) => {
-            let subject = format!("principal {principal}");
-            limiter.admit(&principal, subject, request, inner).await
+pub(crate) async fn by_principal(principals: Arc<Principals>, request: Request<Body>, inner: Inner) -> Response<Body> {
+    let Some(identity) = request.extensions().get::<Arc<Identity>>().cloned() else {
+        return inner.pass(request).await;
+    };
+    let principal = &identity.principal;
+    let taken = principals.limiter.take(principal);
+    principals.tally.note(principal, taken.ok(), Instant::now());
+    let subject = || format!("principal {principal}");
+    principals.limiter.answer(taken, subject, request, inner).await
+}
+
+/// How much may go on at once, by address: what waits costs memory, whether it has a token or not.
+#[derive(Clone)]
+pub(crate) struct Crowds {
+    calls: Arc<Places<Peer>>,
+    left_open: Arc<Places<Peer>>,
+    bodies: Arc<Places<Peer>>,
+}
+
+/// Most calls that anybody may leave open, token or not, in all and from one address: health watches and reflection.
+const LEFT_OPEN_MAX: usize = 1_000;
+const LEFT_OPEN_ADDRESS_MAX: usize = 100;
+/// Most bodies of REST that are read at once, in all and from one address: each may grow to the largest message.
+const BODIES_MAX: usize = 2_000;
+const BODIES_ADDRESS_MAX: usize = 500;
+/// The part of all calls in flight that may come from one address.
+const CALLS_ADDRESS_SHARE: usize = 4;
+/// Calls that may be left open, told apart by their path, because they are not of our own services.
+const OPEN_ENDED: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/grpc.reflection."];
+
+impl Crowds {
+    /// With this many calls in flight at most.
+    pub fn new(calls_max: usize) -> Self {
+        Self {
+            calls: Places::new(calls_max, calls_max / CALLS_ADDRESS_SHARE),
+            left_open: Places::new(LEFT_OPEN_MAX, LEFT_OPEN_ADDRESS_MAX),
+            bodies: Places::new(BODIES_MAX, BODIES_ADDRESS_MAX),
         }
-        None => inner.pass(request).await,
+    }
+
+    /// Lets the body of a REST request be read, if there are not too many already: it is read in front of the room.
+    pub fn reading(&self, request: Request<Body>) -> Result<Request<Body>, Failure> {
+        let peer = request.extensions().get::<Peer>().copied();
+        let Some(peer) = peer.filter(|_| !request.body().is_end_stream()) else {
+            return Ok(request);
+        };
+        let place = self.bodies.take(peer).map_err(|_| crowded("bodies being read"))?;
+        Ok(request.map(|body| held(body, place)))
+    }
+}
+
+fn crowded(what: &str) -> Failure {
+    Failure::Throttled {
+        subject: what.to_owned(),
+        retry_after: CROWD_PAUSE,
+    }
+}
+
+/// The layer after the limit of calls by address: that one counts what comes, this one what stays.
+pub(crate) async fn by_crowd(crowds: Crowds, request: Request<Body>, inner: Inner) -> Response<Body> {
+    let Some(peer) = request.extensions().get::<Peer>().copied() else {
+        return inner.pass(request).await;
+    };
+    let Ok(_in_flight) = crowds.calls.take(peer) else {
+        return Status::from(crowded("calls in flight")).into_http();
+    };
+    if !OPEN_ENDED.iter().any(|it| request.uri().path().starts_with(it)) {
+        return inner.pass(request).await;
+    }
+    match crowds.left_open.take(peer) {
+        Ok(place) => inner.pass(request).await.map(|body| held(body, place)),
+        Err(_) => Status::from(crowded("calls that are left open")).into_http(),
+    }
+}
+
+fn held(body: Body, place: Place<Peer>) -> Body {
+    Body::new(Held { body, _place: place })
+}
+
+/// A body that has a place until it ends.
+struct Held {
+    body: Body,
+    _place: Place<Peer>,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -164,6 +289,20 @@ mod tests {
             "{wait:?}"
         );
         assert_eq!(limiter.take(&"b"), Ok(2), "another key is another limit");
+    }
+
+    #[test]
+    fn what_remains_comes_back_at_the_rate_and_no_further_than_the_burst() {
+        let rate = Rate {
+            per_second: 4,
+            burst: 10,
+        };
+        assert_eq!(rate.reset(10), Duration::ZERO);
+        assert_eq!(rate.reset(7), Duration::from_millis(750));
+        assert_eq!(rate.after(3, Duration::from_millis(249)), 3);
+        assert_eq!(rate.after(3, Duration::from_millis(250)), 4);
+        assert_eq!(rate.after(3, Duration::from_secs(9)), 10);
+        assert_eq!(rate.after(0, Duration::MAX), 10);
     }
 
     #[test]

@@ -9,19 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::around::Inner;
 use crate::config::Connections;
+use crate::limits::Peer;
+use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::server::Socket;
 use crate::tls::Tls;
 
@@ -29,30 +31,41 @@ const STREAMS_MAX: u32 = 100;
 const HEADER_LIST_BYTES_MAX: u32 = 8 * 1024;
 const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 64;
-/// How long HTTP/1.1 may take from the end of one request to the end of the next one's headers. It is the time that an
-/// idle connection is kept, too: shorter, and clients would find their pooled connections closed under an order.
-const HTTP1_IDLE_MAX: Duration = Duration::from_secs(60);
 const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const HTTP1_HEADERS_MAX: usize = 100;
+/// What a client may send before anybody has read it: a little more than the largest message, and some of those.
+const STREAM_WINDOW_BYTES: u32 = 80 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+/// What is kept for a client that does not read, a stream.
+const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// After accepting failed, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What there is to serve, and within which limits.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub listener: TcpListener,
+    pub tls: Option<Tls>,
+    pub doors: Inner,
+    pub limits: Connections,
+    pub metrics: Arc<Metrics>,
+}
+
 /// Accepts until `shutdown`; then tells `leaving`, and waits `drain` for what is running.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: Option<Tls>,
-    doors: Inner,
-    limits: Connections,
-    drain: Duration,
-    shutdown: CancellationToken,
-    leaving: CancellationToken,
-) {
+pub(crate) async fn serve(port: Port, drain: Duration, shutdown: CancellationToken, leaving: CancellationToken) {
+    let Port {
+        listener,
+        tls,
+        doors,
+        limits,
+        metrics,
+    } = port;
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HTTP1_IDLE_MAX)
+        .header_read_timeout(limits.idle)
+        .max_headers(HTTP1_HEADERS_MAX)
         .max_buf_size(HTTP1_BUFFER_BYTES_MAX);
     builder
         .http2()
@@ -61,18 +74,26 @@ pub(crate) async fn serve(
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .keep_alive_interval(limits.ping_every)
+        .keep_alive_timeout(limits.ping_timeout);
     let builder = Arc::new(builder);
-    let places = Arc::new(Semaphore::new(limits.count_max.max(1)));
+    let places = Places::new(limits.count_max, limits.address_max);
     let mut connections = JoinSet::new();
 
     let accepting = async {
         loop {
-            let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
+            let place = places.one().await;
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    let Ok(place) = places.seat(place, Peer::of(peer, &HeaderMap::new(), 0)) else {
+                        metrics.connection_refused();
+                        continue;
+                    };
+                    let open = metrics.connection_opened();
                     // Answers are small and somebody waits for them.
                     let _best_effort = stream.set_nodelay(true);
                     let (builder, tls, doors, leaving) =
@@ -85,7 +106,7 @@ pub(crate) async fn serve(
                                 Err(error) => tracing::debug!(%error, %peer, "TLS: no agreement"),
                             },
                         }
-                        drop(place);
+                        drop((place, open));
                     });
                 }
                 Err(error) => {

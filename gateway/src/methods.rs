@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_methods_are_those_of_the_contract() {
-        assert_eq!(services().len(), 6);
+        assert_eq!(services().len(), 7);
         assert_eq!(METHODS.values().filter(|method| method.mutates).count(), 6);
         let streams: Vec<&str> = METHODS
             .values()

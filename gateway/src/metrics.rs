@@ -19,6 +19,8 @@ use crate::trace::Door;
 pub(crate) struct Metrics {
     duration: Histogram<f64>,
     admit: Histogram<f64>,
+    connections: UpDownCounter<i64>,
+    connections_refused: Counter<u64>,
     streams: UpDownCounter<i64>,
     gaps: Counter<u64>,
 }
@@ -38,6 +40,14 @@ impl Metrics {
                 .with_unit("s")
                 .with_description("From the arrival of a mutation to its handing-over to the queue.")
                 .build(),
+            connections: meter
+                .i64_up_down_counter("fulcrum.gateway.connections")
+                .with_description("Connections open now.")
+                .build(),
+            connections_refused: meter
+                .u64_counter("fulcrum.gateway.connections.refused")
+                .with_description("Connections closed because their address had as many as one may have.")
+                .build(),
             streams: meter
                 .i64_up_down_counter("fulcrum.gateway.streams")
                 .with_description("Streams open now.")
@@ -49,6 +59,7 @@ impl Metrics {
         };
         // There from the start, so that the first one shows as a rise.
         metrics.gaps.add(0, &[]);
+        metrics.connections_refused.add(0, &[]);
         metrics
     }
 
@@ -84,6 +95,17 @@ impl Metrics {
         self.duration.record(took.as_secs_f64(), &labels);
     }
 
+    /// A connection was accepted; it counts as open until what is returned is dropped.
+    pub fn connection_opened(self: &Arc<Self>) -> Open {
+        self.connections.add(1, &[]);
+        Open(Arc::clone(self))
+    }
+
+    /// A connection was closed because its address has too many.
+    pub fn connection_refused(&self) {
+        self.connections_refused.add(1, &[]);
+    }
+
     /// A stream began (1) or ended (-1).
     pub fn streams_changed(&self, by: i64, method: &'static str) {
         self.streams.add(by, &[KeyValue::new("rpc.method", method)]);
@@ -92,5 +114,15 @@ impl Metrics {
     /// A stream lost its place.
     pub fn gap(&self) {
         self.gaps.add(1, &[]);
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Open(Arc<Metrics>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.add(-1, &[]);
     }
 }

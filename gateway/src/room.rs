@@ -6,7 +6,6 @@ use bus::{CallError, Calls};
 use contracts::bus::request::Command;
 use contracts::shard;
 use prost::Message;
-use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -15,8 +14,10 @@ use crate::config::Streams;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::history::History;
+use crate::limits::Principals;
 use crate::market::Instruments;
 use crate::metrics::Metrics;
+use crate::places::Places;
 use crate::stream::events::EventHub;
 use crate::stream::now_us;
 use crate::stream::quotes::QuoteHub;
@@ -38,10 +39,12 @@ pub(crate) struct Room<C> {
     pub quotes: Arc<QuoteHub>,
     /// What can be traded.
     pub instruments: Instruments,
-    /// Places for streams.
-    pub places: Arc<Semaphore>,
+    /// Places for streams, by principal.
+    pub places: Arc<Places<String>>,
     /// How streams behave.
     pub streams: Streams,
+    /// What principals may use and have used.
+    pub principals: Arc<Principals>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -60,13 +63,19 @@ pub(crate) struct Call {
 impl Call {
     /// The call that a request is part of, if its token has the scope.
     pub fn of<T>(request: &tonic::Request<T>, scope: Scope) -> Result<Self, Failure> {
+        let call = Self::of_anybody(request)?;
+        call.identity.require(scope)?;
+        Ok(call)
+    }
+
+    /// The call that a request is part of, whatever its token is for.
+    pub fn of_anybody<T>(request: &tonic::Request<T>) -> Result<Self, Failure> {
         let extensions = request.extensions();
         // Not there only if a service was mounted outside of the stack.
         let identity = extensions
             .get::<Arc<Identity>>()
             .cloned()
             .ok_or(Failure::TokenInvalid("a bearer token is required"))?;
-        identity.require(scope)?;
         let traceparent = extensions.get::<TraceContext>().cloned().unwrap_or_default().0;
         Ok(Self {
             identity,

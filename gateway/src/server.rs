@@ -18,9 +18,11 @@ use contracts::v1::house_service_server::HouseServiceServer;
 use contracts::v1::market_service_server::MarketServiceServer;
 use contracts::v1::operation_service_server::OperationServiceServer;
 use contracts::v1::trade_service_server::TradeServiceServer;
+use contracts::v1::usage_service_server::UsageServiceServer;
 use contracts::v1::wallet_service_server::WalletServiceServer;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http_body::Body as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
@@ -40,9 +42,10 @@ use crate::auth::{self, Verifier};
 use crate::balance::Balances;
 use crate::config::Config;
 use crate::deadline;
-use crate::failure::Failure;
+use crate::entrance::Entrance;
+use crate::failure::{self, Failure};
 use crate::house::House;
-use crate::limits::{self, Limiter, Peer};
+use crate::limits::{self, Crowds, Limiter, Peer, Principals};
 use crate::market::Markets;
 use crate::methods;
 use crate::metrics::Metrics;
@@ -51,6 +54,7 @@ use crate::pages::Pages;
 use crate::room::Room;
 use crate::trace::{self, Door, REQUEST_ID};
 use crate::trade::Trades;
+use crate::usage::Usages;
 use crate::wallet::Wallets;
 
 /// Largest message that is looked at, after decompression. Requests are far smaller.
@@ -82,17 +86,38 @@ macro_rules! offered {
     };
 }
 
+/// What the stack and the room share.
+pub(crate) struct Front {
+    pub metrics: Arc<Metrics>,
+    pub principals: Arc<Principals>,
+    pub entrance: Entrance,
+    crowds: Crowds,
+}
+
+impl Front {
+    /// With a room that is closed.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            metrics: Arc::new(Metrics::new()),
+            principals: Arc::new(Principals::new(config.limits.principal)),
+            entrance: Entrance::default(),
+            crowds: Crowds::new(config.calls.in_flight_max),
+        }
+    }
+}
+
 /// Everything behind the port: what a connection passes its requests to.
-pub(crate) fn doors<C: Calls>(
+pub(crate) fn doors(
     config: &Config,
-    room: &Arc<Room<C>>,
+    front: &Front,
     health: HealthServer<impl Health>,
     leaving: &CancellationToken,
 ) -> Result<Inner, GatewayError> {
-    let inside = stack(config, routes(config, room, health)?, &room.metrics, leaving)?;
+    let inside = stack(config, describing(config, health)?, front, leaving)?;
     let rest = transcoder()?;
     let hall = Hall {
         inside,
+        crowds: front.crowds.clone(),
         pages: Pages::new(&rest, config.reflection),
         rest,
         hops: config.limits.forwarded_hops,
@@ -110,6 +135,7 @@ pub(crate) fn doors<C: Calls>(
 #[derive(Clone)]
 struct Hall {
     inside: Inner,
+    crowds: Crowds,
     rest: Transcoder,
     pages: Pages,
     hops: usize,
@@ -118,22 +144,28 @@ struct Hall {
 }
 
 /// The room's stack, the same for all doors.
-fn stack(
-    config: &Config,
-    routes: Routes,
-    metrics: &Arc<Metrics>,
-    leaving: &CancellationToken,
-) -> Result<Inner, GatewayError> {
+fn stack(config: &Config, others: Routes, front: &Front, leaving: &CancellationToken) -> Result<Inner, GatewayError> {
     let verifier = Arc::new(Verifier::new(&config.tokens)?);
     let addresses: Arc<Limiter<Peer>> = Arc::new(Limiter::new(config.limits.address));
-    let principals: Arc<Limiter<String>> = Arc::new(Limiter::new(config.limits.principal));
+    let principals = Arc::clone(&front.principals);
+    let crowds = front.crowds.clone();
     tokio::spawn(
         leaving
             .clone()
             .run_until_cancelled_owned(tidy(Arc::clone(&addresses), Arc::clone(&principals))),
     );
 
-    let (metrics, deadlines, leaving) = (Arc::clone(metrics), config.deadlines, leaving.clone());
+    let (metrics, deadlines, leaving) = (Arc::clone(&front.metrics), config.deadlines, leaving.clone());
+    let entrance = front.entrance.clone();
+    let inmost = tower::service_fn(move |request: Request<Body>| {
+        let (entrance, mut others) = (entrance.clone(), others.clone());
+        async move {
+            match methods::find(request.uri().path()) {
+                Some(_) => Ok(entrance.enter(request).await),
+                None => others.call(request).await,
+            }
+        }
+    });
     Ok(ServiceBuilder::new()
         // First, so that even a refused call is traced and counted, and every error names its request.
         .layer(around(move |request, inner| {
@@ -146,6 +178,10 @@ fn stack(
         // Before the token is looked at: a flood of bad tokens must not buy signature checks.
         .layer(around(move |request, inner| {
             limits::by_address(Arc::clone(&addresses), request, inner)
+        }))
+        // After that limit, which counts what comes: this one counts what stays, and health and reflection ask for no token.
+        .layer(around(move |request, inner| {
+            limits::by_crowd(crowds.clone(), request, inner)
         }))
         // Before anything that depends on who calls.
         .layer(around(move |request, inner| {
@@ -160,7 +196,7 @@ fn stack(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| response.map(Body::new))
                 .layer(CatchPanicLayer::custom(panicked))
-                .service(routes),
+                .service(inmost),
         )))
 }
 
@@ -176,7 +212,7 @@ fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response<Body> {
     .into_http()
 }
 
-async fn tidy(addresses: Arc<Limiter<Peer>>, principals: Arc<Limiter<String>>) {
+async fn tidy(addresses: Arc<Limiter<Peer>>, principals: Arc<Principals>) {
     loop {
         tokio::time::sleep(TIDY_EVERY).await;
         addresses.tidy();
@@ -184,12 +220,8 @@ async fn tidy(addresses: Arc<Limiter<Peer>>, principals: Arc<Limiter<String>>) {
     }
 }
 
-/// Our services, health, and what describes them.
-fn routes<C: Calls>(
-    config: &Config,
-    room: &Arc<Room<C>>,
-    health: HealthServer<impl Health>,
-) -> Result<Routes, GatewayError> {
+/// Our services: what the entrance leads to.
+pub(crate) fn inside<C: Calls>(room: &Arc<Room<C>>) -> Inner {
     let mut routes = Routes::builder();
     routes
         .add_service(offered!(TradeServiceServer::new(Trades(Arc::clone(room)))))
@@ -198,7 +230,14 @@ fn routes<C: Calls>(
         .add_service(offered!(MarketServiceServer::new(Markets(Arc::clone(room)))))
         .add_service(offered!(HouseServiceServer::new(House(Arc::clone(room)))))
         .add_service(offered!(OperationServiceServer::new(Operations(Arc::clone(room)))))
-        .add_service(health);
+        .add_service(offered!(UsageServiceServer::new(Usages(Arc::clone(room)))));
+    Inner::new(routes.routes().prepare())
+}
+
+/// Health, and what describes our services.
+fn describing(config: &Config, health: HealthServer<impl Health>) -> Result<Routes, GatewayError> {
+    let mut routes = Routes::builder();
+    routes.add_service(health);
     if config.reflection {
         let described = || {
             tonic_reflection::server::Builder::configure()
@@ -252,14 +291,42 @@ async fn dispatch(hall: Hall, mut request: Request<Body>) -> Response<Body> {
             if let Some(page) = hall.pages.page(request.method(), request.uri().path()) {
                 return page;
             }
-            // The body is read out here, in front of the room and its deadline: a slow one must not stay for ever.
-            let call = hall.rest.clone().into_service(hall.inside).call(request);
-            match tokio::time::timeout(hall.rest_max, call).await {
-                Ok(answer) => settled(answer),
-                Err(_) => hall.rest.error_response(Failure::Expired.into()),
+            let id = request.headers().get(REQUEST_ID).cloned();
+            let answer = rest(&hall, request).await;
+            let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+            match answer {
+                Ok(response) => in_our_words(&hall.rest, response, id),
+                Err(failure) => hall.rest.error_response(failure::named(&failure.into(), id, "")),
             }
         }
     }
+}
+
+/// Answers by REST, or says what went wrong outside of the room.
+async fn rest(hall: &Hall, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    // The body is read out here, in front of the room and its deadline: a slow one must not stay for ever.
+    let request = hall.crowds.reading(request)?;
+    let call = hall.rest.clone().into_service(hall.inside.clone()).call(request);
+    let answer = tokio::time::timeout(hall.rest_max, call).await;
+    answer.map(settled).map_err(|_| Failure::Expired)
+}
+
+/// What the transcoder refused by itself says what every other error says: a reason of the contract, and which request it was.
+fn in_our_words(rest: &Transcoder, response: Response<Body>, request_id: &str) -> Response<Body> {
+    let Some(refusal) = response.extensions().get::<transcode::Refusal>() else {
+        return response;
+    };
+    let status = failure::named(&failure::of_rest(refusal), request_id, "");
+    let mut worded = rest.error_response(status);
+    *worded.status_mut() = response.status();
+    // To a HEAD.
+    if response.body().is_end_stream() {
+        *worded.body_mut() = Body::empty();
+    }
+    if let Some(allow) = response.headers().get(ALLOW) {
+        worded.headers_mut().insert(ALLOW, allow.clone());
+    }
+    worded
 }
 
 fn settled(answer: Result<Response<Body>, Infallible>) -> Response<Body> {

@@ -27,7 +27,7 @@ fn every_refusal_of_the_engine_carries_its_reason_and_the_code_that_the_contract
         assert_eq!(details.error_info().unwrap().reason, reason.code());
         assert_eq!(details.error_info().unwrap().domain, "fulcrum");
     }
-    assert!(reasons().count() >= 25);
+    assert!(reasons().count() >= 26);
 }
 
 #[test]

@@ -28,21 +28,27 @@ pub(crate) fn open<C: Calls>(
     it: StreamAccountEventsRequest,
     heartbeat: Duration,
 ) -> Result<Messages<StreamAccountEventsResponse>, Failure> {
-    super::start(&Arc::clone(&room), "StreamAccountEvents", move |out| async move {
-        let shard = room.shard(&it.account_id);
-        let subscription = room.events.subscribe(shard, &it.account_id);
-        let mut watcher = Watcher {
-            shard,
-            account_id: it.account_id,
-            last: it.resume_after_sequence,
-            out,
-        };
-        match it.resume_after_sequence {
-            0 => watcher.snapshot(&room, &call).await?,
-            _ => watcher.replay(&room).await?,
-        }
-        watcher.follow(&room, subscription, heartbeat).await
-    })
+    let principal = call.identity.principal.clone();
+    super::start(
+        &Arc::clone(&room),
+        principal,
+        "StreamAccountEvents",
+        move |out| async move {
+            let shard = room.shard(&it.account_id);
+            let subscription = room.events.subscribe(shard, &it.account_id);
+            let mut watcher = Watcher {
+                shard,
+                account_id: it.account_id,
+                last: it.resume_after_sequence,
+                out,
+            };
+            match it.resume_after_sequence {
+                0 => watcher.snapshot(&room, &call).await?,
+                _ => watcher.replay(&room).await?,
+            }
+            watcher.follow(&room, subscription, heartbeat).await
+        },
+    )
 }
 
 struct Watcher {

@@ -15,39 +15,44 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::Status;
 use tracing::Instrument as _;
 
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::places::{Full, Place};
 use crate::room::Room;
 
 /// Messages that wait in front of a client's connection.
 const AHEAD_MAX: usize = 8;
 
+/// A message on its way to a client. In a box, for a queue has room for 32 of them from its start: an idle stream would
+/// hold ten kilobytes of nothing.
+type Waiting<T> = Box<Result<T, Status>>;
+
 /// What a client gets of a stream; its place is free again when it is dropped.
 pub(crate) struct Messages<T> {
-    receiver: mpsc::Receiver<Result<T, Status>>,
-    _place: Place,
+    receiver: mpsc::Receiver<Waiting<T>>,
+    _place: Counted,
 }
 
 impl<T> Stream for Messages<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(cx)
+        self.receiver.poll_recv(cx).map(|message| message.map(|it| *it))
     }
 }
 
-struct Place {
-    _permit: OwnedSemaphorePermit,
+struct Counted {
+    _place: Place<String>,
     metrics: Arc<Metrics>,
     method: &'static str,
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.metrics.streams_changed(-1, self.method);
     }
@@ -58,16 +63,16 @@ impl Drop for Place {
 pub(crate) struct Gone;
 
 /// The writing end of a stream.
-pub(crate) struct Out<T>(mpsc::Sender<Result<T, Status>>);
+pub(crate) struct Out<T>(mpsc::Sender<Waiting<T>>);
 
 impl<T> Out<T> {
     /// Writes, when the client has room.
     pub async fn send(&self, message: T) -> Result<(), Gone> {
-        self.0.send(Ok(message)).await.map_err(|_| Gone)
+        self.0.send(Box::new(Ok(message))).await.map_err(|_| Gone)
     }
 
     /// Waits for room, so that what is written is chosen as late as can be.
-    pub async fn room(&self) -> Result<mpsc::Permit<'_, Result<T, Status>>, Gone> {
+    pub async fn room(&self) -> Result<mpsc::Permit<'_, Waiting<T>>, Gone> {
         self.0.reserve().await.map_err(|_| Gone)
     }
 
@@ -77,7 +82,7 @@ impl<T> Out<T> {
     }
 
     async fn fail(&self, failure: Failure) {
-        let _gone = self.0.send(Err(failure.into())).await;
+        let _gone = self.0.send(Box::new(Err(failure.into()))).await;
     }
 }
 
@@ -106,21 +111,27 @@ impl From<Failure> for Stop {
 }
 
 /// Starts a stream: its headers go out at once, and `run` writes what follows.
-fn start<C, T, F, Fut>(room: &Arc<Room<C>>, method: &'static str, run: F) -> Result<Messages<T>, Failure>
+fn start<C, T, F, Fut>(
+    room: &Arc<Room<C>>,
+    principal: String,
+    method: &'static str,
+    run: F,
+) -> Result<Messages<T>, Failure>
 where
     T: Send + 'static,
     F: FnOnce(Arc<Out<T>>) -> Fut,
     Fut: Future<Output = Ended> + Send + 'static,
 {
-    let permit = Arc::clone(&room.places)
-        .try_acquire_owned()
-        .map_err(|_| Failure::Throttled {
-            subject: "streams of this server".to_owned(),
-            retry_after: Duration::from_secs(1),
-        })?;
+    let place = room.places.take(principal).map_err(|full| Failure::Throttled {
+        subject: match full {
+            Full::All => "streams of this server".to_owned(),
+            Full::Own => "streams of this principal".to_owned(),
+        },
+        retry_after: Duration::from_secs(1),
+    })?;
     room.metrics.streams_changed(1, method);
-    let place = Place {
-        _permit: permit,
+    let place = Counted {
+        _place: place,
         metrics: Arc::clone(&room.metrics),
         method,
     };

@@ -141,7 +141,8 @@ pub(crate) fn open<C: Calls>(
     symbols: Vec<String>,
     interval: Duration,
 ) -> Result<Messages<StreamQuotesResponse>, Failure> {
-    super::start(&Arc::clone(&room), "StreamQuotes", move |out| async move {
+    let principal = call.identity.principal.clone();
+    super::start(&Arc::clone(&room), principal, "StreamQuotes", move |out| async move {
         let listing = room.listing(&call).await?;
         if let Some(symbol) = symbols.iter().find(|symbol| !listing.terms.contains_key(*symbol)) {
             return Err(unknown(symbol).into());
@@ -183,9 +184,9 @@ async fn run<C: Calls>(
                 let found = quotes.iter().find(|(_, quote)| quote.symbol == symbol);
                 if let Some((mark, quote)) = found {
                     conflation.told(symbol, *mark, now);
-                    place.send(Ok(StreamQuotesResponse {
+                    place.send(Box::new(Ok(StreamQuotesResponse {
                         quote: Some(quote.clone()),
-                    }));
+                    })));
                 }
                 continue;
             }

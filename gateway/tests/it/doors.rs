@@ -422,7 +422,11 @@ async fn an_unknown_method_is_unimplemented_or_not_found_and_never_html() {
         "/v2/instruments",
     ] {
         let (answer, outcome) = call(gateway.address, Door::Rest, &get("x/y", path, json!({})), &[]).await;
-        assert_eq!((answer.status.as_u16(), outcome.code), (404, 5), "{path}");
+        assert_eq!(
+            (answer.status.as_u16(), outcome.code, outcome.reason()),
+            (404, 12, "METHOD_UNKNOWN"),
+            "{path}"
+        );
         assert_eq!(answer.headers["content-type"], "application/json");
     }
     let (answer, _) = call(
@@ -481,4 +485,134 @@ async fn a_generated_client_trades_and_reads_typed_errors() {
         assert_eq!(status.code(), tonic::Code::Unauthenticated);
         assert_eq!(status.get_details_error_info().unwrap().reason, "TOKEN_INVALID");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rest_refuses_by_itself_says_what_every_other_error_says() {
+    let gateway = start().await;
+    let authorization = bearer(&token(&["demo"]));
+    let trades = "/v1/accounts/demo/trades";
+    let long = format!("/v1/instruments?x={}", "a".repeat(9_000));
+    let large = format!("{{\"symbol\": \"{}\"}}", "a".repeat(70_000));
+    let json = "application/json";
+    for (verb, path, media_type, body, status, reason, refusal, field) in [
+        (
+            "GET",
+            "/v1/nothing",
+            json,
+            "",
+            404,
+            "METHOD_UNKNOWN",
+            "PATH_UNKNOWN",
+            "",
+        ),
+        (
+            "PUT",
+            trades,
+            json,
+            "{}",
+            405,
+            "METHOD_UNKNOWN",
+            "METHOD_NOT_ALLOWED",
+            "",
+        ),
+        (
+            "POST",
+            trades,
+            json,
+            large.as_str(),
+            413,
+            "BODY_TOO_LARGE",
+            "BODY_TOO_LARGE",
+            "",
+        ),
+        (
+            "GET",
+            long.as_str(),
+            json,
+            "",
+            414,
+            "INVALID_FIELD",
+            "URL_TOO_LONG",
+            "request",
+        ),
+        (
+            "POST",
+            trades,
+            "text/plain",
+            "x",
+            415,
+            "INVALID_FIELD",
+            "MEDIA_TYPE_UNSUPPORTED",
+            "request",
+        ),
+        ("POST", trades, json, "{", 400, "INVALID_FIELD", "BODY_INVALID", ""),
+        (
+            "POST",
+            trades,
+            json,
+            "{\"price\": 1}",
+            400,
+            "INVALID_FIELD",
+            "BODY_FIELD_UNKNOWN",
+            "price",
+        ),
+        (
+            "POST",
+            trades,
+            json,
+            "{\"side\": \"UP\"}",
+            400,
+            "INVALID_FIELD",
+            "BODY_INVALID",
+            "side",
+        ),
+        (
+            "GET",
+            "/v1/instruments?x=1",
+            json,
+            "",
+            400,
+            "INVALID_FIELD",
+            "QUERY_PARAMETER_UNKNOWN",
+            "x",
+        ),
+    ] {
+        let case = Case {
+            verb,
+            ..get("x/y", path, json!({}))
+        };
+        let headers = [("authorization", authorization.as_str()), ("x-request-id", "who-asked")];
+        let payload = bytes::Bytes::from(body.to_owned());
+        let (answer, outcome) =
+            crate::support::raw(gateway.address, Door::Rest, &case, media_type, payload, &headers).await;
+        assert_eq!(
+            (answer.status.as_u16(), outcome.reason()),
+            (status, reason),
+            "{verb} {path}: {}",
+            outcome.json
+        );
+        let info = outcome.detail("ErrorInfo").unwrap();
+        assert_eq!(
+            (&info["domain"], &info["metadata"]["refusal"]),
+            (&json!("fulcrum"), &json!(refusal))
+        );
+        assert_eq!(
+            outcome.detail("RequestInfo").unwrap()["requestId"],
+            "who-asked",
+            "{verb} {path}"
+        );
+        assert_eq!(answer.headers.contains_key("allow"), status == 405);
+        let named = outcome
+            .detail("BadRequest")
+            .map(|it| it["fieldViolations"][0]["field"].clone());
+        assert_eq!(named.is_some(), reason == "INVALID_FIELD", "{}", outcome.json);
+        if let Some(named) = named.filter(|_| !field.is_empty()) {
+            assert_eq!(named, field, "{verb} {path}");
+        }
+    }
+    // Also where a body must not come.
+    let request = http::Request::head(format!("http://{}/v1/nothing", gateway.address)).header("host", "x");
+    let answer = crate::support::send(gateway.address, true, request.body(bytes::Bytes::new()).unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (404, 0));
 }

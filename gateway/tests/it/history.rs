@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use contracts::bus::{
-    Deposited, JournalBatch, JournalEntry, JournalEvent, OperationKind, OperationRecord, QuoteUsed,
-    journal_event::Kind, operation_record,
-};
+use contracts::bus::{JournalBatch, OperationKind, OperationRecord, QuoteUsed, operation_record};
 use prost::Message as _;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use testkit::PrivatePostgres;
 
-use crate::support::{Case, Door, Running, bearer, call, get, shard, start_with, token};
+use crate::support::{Case, Door, Running, bearer, call, deposited, get, shard, start_with, token};
 
 /// What the recorder would have written: trades 1 (closed), 2 (open), 3 to 5 (closed) of `demo`, some ledger lines and
 /// candles, one operation, and a journal of two rows.
@@ -108,25 +105,6 @@ pub async fn fill(pool: &PgPool) {
 }
 
 const OLD: &str = "01810000-0000-7000-8000-000000000001";
-
-/// An entry: a deposit.
-pub fn deposited(sequence: u64, account_id: &str) -> JournalEntry {
-    let kind = Kind::Deposited(Deposited {
-        account_id: account_id.into(),
-        currency_code: "USDC".into(),
-        amount: format!("{sequence}.00"),
-    });
-    let events = vec![JournalEvent {
-        kind: Some(kind),
-        lines: Vec::new(),
-    }];
-    JournalEntry {
-        sequence,
-        at_us: sequence * 1_000_000,
-        events,
-        ..Default::default()
-    }
-}
 
 /// A row of the journal: a deposit of `demo` at every odd sequence, of somebody else at every even one.
 pub async fn journal(pool: &PgPool, shard: i32, first: u64, last: u64) {

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod complaints;
 mod doors;
 mod edges;
 mod faults;
@@ -13,3 +14,4 @@ mod pages;
 mod streams;
 mod tls;
 mod tokens;
+mod usage;

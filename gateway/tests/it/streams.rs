@@ -8,9 +8,10 @@ use contracts::v1::{self, stream_account_events_response::Event};
 use serde_json::json;
 use testkit::{PrivatePostgres, PrivateRedis};
 
-use crate::history::{deposited, fill, journal};
+use crate::history::{fill, journal};
 use crate::support::{
-    Case, Door, Streamed, bearer, call, call_messages, call_stream, get, nowhere, send, shard, start, start_with, token,
+    Case, Door, Streamed, bearer, call, call_messages, call_stream, deposited, get, nowhere, send, shard, start,
+    start_with, token,
 };
 
 fn events(account_id: &str) -> Case {

@@ -215,6 +215,7 @@ pub fn read(status: &Status) -> Try {
         | ErrorReason::ResumePointExpired
         | ErrorReason::HistoryBehind
         | ErrorReason::Internal
+        | ErrorReason::BodyTooLarge
         | ErrorReason::MethodUnknown => Try::Wrong(format!("{reason}: {}", status.message())),
     }
 }

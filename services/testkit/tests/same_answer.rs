@@ -193,6 +193,7 @@ async fn live(mesh: &Mesh, world: &World, door: Door) -> Life {
     operations(&mut life, &closed).await;
     tokens(mesh, &mut life).await;
     conservation(mesh, &mut life).await;
+    usage(mesh, &mut life).await;
     streams(&mut life).await;
     life
 }
@@ -1024,6 +1025,57 @@ async fn tokens(mesh: &Mesh, life: &mut Life) {
         )
         .await;
     }
+}
+
+/// One's own limits may be read by anybody, another's by operators. Counts depend on when one asks; the rest does not.
+async fn usage(mesh: &Mesh, life: &mut Life) {
+    let me = life.account.clone();
+    let other = json!({"principal": "other"});
+    life.bad("GetUsage", other.clone(), PermissionDenied, "NOT_ALLOWED", &[])
+        .await;
+    let mut claims = mesh.issuer.claims(&format!("operator-{}", life.client.door.word()));
+    claims.scope = "operator".to_owned();
+    let operator = life.client.with_token(&mesh.issuer.sign(&claims));
+    let long = json!({"principal": "a".repeat(129)});
+    life.bad_by(
+        &operator,
+        "GetUsage",
+        long,
+        InvalidArgument,
+        "INVALID_FIELD",
+        &["principal"],
+    )
+    .await;
+    let never = operator.call("GetUsage", json!({"principal": "never seen"})).await;
+    life.note(
+        "of one who never called",
+        "GetUsage",
+        &json!({"principal": "never seen"}),
+        &never,
+    );
+    let never = never.good();
+    assert_eq!(
+        (&never["usage"]["callsAdmitted"], &never["usage"]["resetAfter"]),
+        (&json!("0"), &json!("0s"))
+    );
+
+    let own = life.client.call("GetUsage", json!({})).await.good();
+    let seen = operator.call("GetUsage", json!({"principal": me})).await.good();
+    let mut fields = Vec::new();
+    for usage in [&own["usage"], &seen["usage"]] {
+        assert_eq!(usage["principal"], me.as_str());
+        let count = |field: &str| {
+            usage[field]
+                .as_str()
+                .and_then(|it| it.parse::<u64>().ok())
+                .expect("a count")
+        };
+        assert!(count("callsAdmitted") > 0 && count("callsRefused") == 0, "{usage}");
+        assert!(usage["remaining"].as_u64() <= usage["burst"].as_u64(), "{usage}");
+        fields.push(usage.as_object().expect("fields").keys().cloned().collect::<Vec<_>>());
+    }
+    assert_eq!(fields[0], fields[1]);
+    life.steps.push(("the fields of usage".to_owned(), json!(fields[0])));
 }
 
 /// The house's books are for operators, and they balance; whichever door they are read through, they are the same.

@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use bus::{CallError, Calls, NotAccepted};
+use contracts::bus::journal_event::Kind;
 use contracts::bus::request::Command;
 use contracts::bus::{
-    Fact, Failure, OperationFound, OperationRecord, Reply, Request, WindowEntry, operation_record, reply,
+    Deposited, Fact, Failure, JournalEntry, JournalEvent, OperationFound, OperationRecord, Reply, Request, WindowEntry,
+    operation_record, reply,
 };
 use contracts::v1::{self, ErrorReason};
 use prost::Message as _;
@@ -278,6 +280,25 @@ fn played(request: Request) -> Reply {
         sequence,
         account_sequence: sequence,
         outcome: Some(outcome),
+        ..Default::default()
+    }
+}
+
+/// An entry: a deposit.
+pub fn deposited(sequence: u64, account_id: &str) -> JournalEntry {
+    let kind = Kind::Deposited(Deposited {
+        account_id: account_id.into(),
+        currency_code: "USDC".into(),
+        amount: format!("{sequence}.00"),
+    });
+    let events = vec![JournalEvent {
+        kind: Some(kind),
+        lines: Vec::new(),
+    }];
+    JournalEntry {
+        sequence,
+        at_us: sequence * 1_000_000,
+        events,
         ..Default::default()
     }
 }

@@ -124,6 +124,14 @@ pub(crate) struct GatewaySettings {
         value_name = "COUNT"
     )]
     connections_max: usize,
+    /// Most connections of one address at once. Not counted with --forwarded-hops, where all come from the proxies.
+    #[arg(
+        long,
+        env = "FULCRUM_CONNECTIONS_ADDRESS_MAX",
+        default_value_t = 2_500,
+        value_name = "COUNT"
+    )]
+    connections_address_max: usize,
     /// How long a new connection may take to send its first request.
     #[arg(long, env = "FULCRUM_FIRST_REQUEST", default_value = "10s", value_name = "TIME", value_parser = duration)]
     first_request: Duration,
@@ -133,6 +141,14 @@ pub(crate) struct GatewaySettings {
     /// Most streams at once.
     #[arg(long, env = "FULCRUM_STREAMS_MAX", default_value_t = 10_000, value_name = "COUNT")]
     streams_max: usize,
+    /// Most streams of one principal at once.
+    #[arg(
+        long,
+        env = "FULCRUM_STREAMS_PRINCIPAL_MAX",
+        default_value_t = 2_500,
+        value_name = "COUNT"
+    )]
+    streams_principal_max: usize,
     /// How many events a slow reader of a stream may be behind before it is told that it missed some.
     #[arg(long, env = "FULCRUM_STREAM_QUEUE_MAX", default_value_t = 256, value_name = "COUNT")]
     stream_queue_max: usize,
@@ -144,7 +160,7 @@ pub(crate) struct GatewaySettings {
         value_name = "COUNT"
     )]
     stream_replay_max: u64,
-    /// Most calls that wait for engines at once.
+    /// Most calls in flight at once; from one address a quarter of it.
     #[arg(long, env = "FULCRUM_IN_FLIGHT_MAX", default_value_t = 20_000, value_name = "COUNT")]
     in_flight_max: usize,
     /// Most requests that may wait on one shard; more are refused.
@@ -240,11 +256,14 @@ impl GatewaySettings {
         };
         config.connections = Connections {
             count_max: self.connections_max,
+            address_max: self.connections_address_max,
             first_request: self.first_request,
             age_max: self.connection_age_max,
+            ..Connections::default()
         };
         config.streams = Streams {
             count_max: self.streams_max,
+            principal_max: self.streams_principal_max,
             queue_max: self.stream_queue_max,
             replay_max: self.stream_replay_max,
         };
