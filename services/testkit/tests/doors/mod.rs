@@ -485,6 +485,11 @@ pub fn methods() -> Vec<String> {
         .collect()
 }
 
+/// Verb, address and body of a call by REST.
+pub fn by_rest(name: &str, request: &Value) -> (Method, String, Vec<u8>) {
+    rest(&method(name), request)
+}
+
 fn method(name: &str) -> MethodDescriptor {
     let services = POOL.services().filter(|it| it.package_name() == "fulcrum.v1");
     let mut methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
