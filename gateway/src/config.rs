@@ -172,6 +172,8 @@ pub struct Connections {
     pub ping_every: Duration,
     /// How long it may take to give one. The default is 10 s.
     pub ping_timeout: Duration,
+    /// How long what was sent may stay unread, on HTTP/1.1, where nobody asks for a sign of life. The default is 60 s.
+    pub unread: Duration,
     /// After this the client is asked to come back on a new one, so that load spreads over new replicas. The default
     /// is 30 min.
     pub age_max: Duration,
@@ -186,6 +188,7 @@ impl Default for Connections {
             idle: Duration::from_secs(60),
             ping_every: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(10),
+            unread: Duration::from_secs(60),
             age_max: Duration::from_secs(30 * 60),
         }
     }

@@ -13,6 +13,7 @@ use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -96,6 +97,9 @@ pub(crate) async fn serve(port: Port, drain: Duration, shutdown: CancellationTok
                     let open = metrics.connection_opened();
                     // Answers are small and somebody waits for them.
                     let _best_effort = stream.set_nodelay(true);
+                    let unread_ms = u32::try_from(limits.unread.as_millis()).unwrap_or(u32::MAX);
+                    // Who stops reading would keep the connection, and what is written into it, for as long as it likes.
+                    let _best_effort = set_tcp_user_timeout(&stream, unread_ms);
                     let (builder, tls, doors, leaving) =
                         (Arc::clone(&builder), tls.clone(), doors.clone(), leaving.clone());
                     connections.spawn(async move {

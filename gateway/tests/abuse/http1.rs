@@ -152,12 +152,12 @@ async fn a_head_without_end_is_answered_and_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_only_asks_and_never_reads_is_waited_for_without_answers_piling_up() {
+async fn a_client_that_only_asks_and_never_reads_piles_up_no_answers_and_is_let_go() {
     const CONNECTIONS: usize = 20;
     /// 20 MB and more of answers on each.
     const REQUESTS: usize = 20_000;
     let watch = Watch::begin().await;
-    let gateway = start().await;
+    let gateway = start_with(nowhere(), |config| config.connections.unread = Duration::from_secs(2)).await;
     let neighbour = Neighbour::of(gateway.address).await;
     let many = "GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n".repeat(REQUESTS);
     let mut attackers = Vec::new();
@@ -169,6 +169,18 @@ async fn a_client_that_only_asks_and_never_reads_is_waited_for_without_answers_p
         attackers.push(stream);
     }
     neighbour.goes_on().await;
+    // Nothing is read here to the end: that it was let go shows when it writes.
+    for stream in attackers {
+        let gone = async {
+            while stream.writable().await.is_ok() {
+                match stream.try_write(b"x") {
+                    Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("it is let go");
+    }
     neighbour.leaves().await;
     watch.end("answers that nobody reads");
 }
