@@ -5,6 +5,7 @@
 //! Numbers leave the database as text: they are decimals already and nobody here computes with them.
 
 mod barrier;
+mod exposure;
 mod rows;
 
 use contracts::bus::{JournalBatch, JournalEntry, OperationRecord};

@@ -1,4 +1,4 @@
-//! `HouseService`: the proof that money is conserved, put together from all shards.
+//! `HouseService`: the proof that money is conserved, put together from all shards, and what the house stands against.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,10 @@ use std::sync::Arc;
 use bus::Calls;
 use contracts::bus::request::Command;
 use contracts::v1::house_service_server::HouseService;
-use contracts::v1::{Conservation, GetConservationRequest, GetConservationResponse, ShardConservation};
+use contracts::v1::{
+    Conservation, GetConservationRequest, GetConservationResponse, GetExposureRequest, GetExposureResponse,
+    ShardConservation,
+};
 use futures::future::try_join_all;
 use rust_decimal::Decimal;
 use tonic::{Request, Response, Status};
@@ -34,6 +37,14 @@ impl<C: Calls> HouseService for House<C> {
         let shards: Vec<ShardConservation> = answers.into_iter().map(|Answer { message, .. }| message).collect();
         let totals = totals(&shards).ok_or_else(|| Failure::Internal("a sum that is none".to_owned()))?;
         Ok(Response::new(GetConservationResponse { totals, shards }))
+    }
+
+    async fn get_exposure(
+        &self,
+        request: Request<GetExposureRequest>,
+    ) -> Result<Response<GetExposureResponse>, Status> {
+        let _call = Call::of(&request, Scope::Operator)?;
+        Ok(Response::new(self.0.history.exposure().await?))
     }
 }
 

@@ -16,6 +16,7 @@
 mod candles;
 mod error;
 mod expand;
+mod house;
 mod imbalance;
 mod metrics;
 mod rows;
@@ -36,7 +37,7 @@ use crate::metrics::Metrics;
 pub struct Config {
     /// Where the price stream is.
     pub redis: bus::Redis,
-    /// Where the journal is and the read models go. Three connections are used at a time.
+    /// Where the journal is and the read models go. Four connections are used at a time.
     pub pool: sqlx::PgPool,
     /// Longest wait between two looks at an idle journal; after work it looks sooner. See [`Config::POLL`].
     pub poll: Duration,
@@ -57,6 +58,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Reco
         run::follow(&config.pool, config.poll, &metrics, &shutdown),
         candles::follow(&config.redis, &config.pool, &metrics, &shutdown),
         imbalance::follow(&config.pool, &metrics, &shutdown),
+        house::follow(&config.pool, &metrics, &shutdown),
     )?;
     Ok(())
 }

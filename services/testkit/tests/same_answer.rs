@@ -4,6 +4,7 @@
 //! transcripts are compared whole. What each answer must be is said once, where the call is made, so that four doors cannot agree on
 //! something wrong. After every refusal the account is looked at: a refusal changes nothing.
 
+mod books;
 mod doors;
 mod mesh;
 mod transcript;
@@ -194,6 +195,7 @@ async fn live(mesh: &Mesh, world: &World, door: Door) -> Life {
     tokens(mesh, &mut life).await;
     conservation(mesh, &mut life).await;
     usage(mesh, &mut life).await;
+    exposure(mesh, &mut life).await;
     streams(&mut life).await;
     life
 }
@@ -1105,6 +1107,27 @@ async fn conservation(mesh: &Mesh, life: &mut Life) {
         assert!(decimal(&one["difference"]).is_zero(), "{proof}");
         assert_eq!(one["currencyCode"] == "USDC", !sum.is_zero(), "{proof}");
     }
+}
+
+/// What the house stands against is for operators, and it is what trades and ledger say; whichever door it is read through.
+async fn exposure(mesh: &Mesh, life: &mut Life) {
+    life.bad("GetExposure", json!({}), PermissionDenied, "NOT_ALLOWED", &[])
+        .await;
+    let mut claims = mesh.issuer.claims("operator");
+    claims.scope = "operator".to_owned();
+    let token = mesh.issuer.sign(&claims);
+    let [here, there] = [life.client.door, Door::Grpc].map(|door| Client::new(door, mesh.address, &token));
+    let written = mesh.count("SELECT sum(seq)::bigint FROM shard_head").await;
+    let told = until("the recorder is there", async || {
+        let told = here.call("GetExposure", json!({})).await.good();
+        let shards = told["shards"].as_array().expect("shards").iter();
+        let recorded: rust_decimal::Decimal = shards.map(|shard| decimal(&shard["sequence"])).sum();
+        // Between two looks a candle may come, and a price with it.
+        let same = told == there.call("GetExposure", json!({})).await.good();
+        (same && recorded == written.into()).then_some(told)
+    })
+    .await;
+    books::compare(mesh, &told).await;
 }
 
 async fn streams(life: &mut Life) {
