@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::connect::Redis;
 use crate::lists::{CallLists, Group, Pushed, RedisLists};
 use crate::mutants::{self, Mutant};
+use crate::pace::Pace;
 use crate::{QUEUE_LENGTH_MAX, REQUEST_BYTES_MAX, keys};
 
 /// Most requests pushed in one step.
@@ -51,8 +53,8 @@ pub enum NotAccepted {
     /// The shard's queue is at its cap.
     #[error("the queue is full")]
     QueueFull,
-    /// This gateway waits for as many replies as it may.
-    #[error("too many calls are waiting")]
+    /// This gateway waits for as many replies as it may, or as are answered in half a second.
+    #[error("more calls are waiting than can be answered soon")]
     InFlightFull,
     /// Redis is away.
     #[error("the queue cannot be reached")]
@@ -65,7 +67,7 @@ pub enum NotAccepted {
 /// Limits of a [`Caller`].
 #[derive(Clone, Copy, Debug)]
 pub struct CallerOptions {
-    /// Most calls that wait for a reply at once.
+    /// Most calls that wait for a reply at once; fewer when fewer are answered in half a second.
     pub in_flight_max: usize,
     /// Most requests that may wait on one shard.
     pub queue_length_max: usize,
@@ -87,15 +89,42 @@ pub struct Caller<L = RedisLists> {
     reply_to: Arc<str>,
     waiting: Arc<Waiting>,
     outgoing: mpsc::Sender<Outgoing>,
-    in_flight_max: usize,
 }
 
 type Outcome = Result<Reply, CallError>;
 
-#[derive(Debug, Default)]
-struct Waiting(Mutex<HashMap<u128, oneshot::Sender<Outcome>>>);
+#[derive(Debug)]
+struct Waiting {
+    callers: Mutex<HashMap<u128, oneshot::Sender<Outcome>>>,
+    /// Most callers at once, now.
+    limit: AtomicUsize,
+    /// Most callers at once, ever.
+    limit_max: usize,
+}
 
 impl Waiting {
+    fn new(limit_max: usize, pace: &Pace) -> Self {
+        Self {
+            callers: Mutex::default(),
+            limit: AtomicUsize::new(pace.limit().min(limit_max)),
+            limit_max,
+        }
+    }
+
+    fn allow(&self, limit: usize) {
+        self.limit.store(limit.min(self.limit_max), Ordering::Relaxed);
+    }
+
+    /// Takes a caller on, unless too many wait.
+    fn admit(&self, correlation: u128, answer: oneshot::Sender<Outcome>) -> bool {
+        let mut callers = self.lock();
+        let room = callers.len() < self.limit.load(Ordering::Relaxed);
+        if room {
+            callers.insert(correlation, answer);
+        }
+        room
+    }
+
     fn finish(&self, correlation: u128, outcome: Outcome) {
         let waiter = self.lock().remove(&correlation);
         // None: the caller gave up, or the reply came twice. Both are harmless.
@@ -105,7 +134,7 @@ impl Waiting {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, oneshot::Sender<Outcome>>> {
-        self.0.lock().expect("nothing panics while it holds this lock")
+        self.callers.lock().expect("nothing panics while it holds this lock")
     }
 }
 
@@ -141,10 +170,11 @@ impl<L: CallLists> Caller<L> {
     #[must_use]
     pub fn over(lists: L, options: CallerOptions, shutdown: CancellationToken) -> Self {
         let reply_to = keys::replies(lists.fresh_id());
-        let waiting = Arc::new(Waiting::default());
+        let pace = Pace::start(Instant::now());
+        let waiting = Arc::new(Waiting::new(options.in_flight_max, &pace));
         let (outgoing, drained) = mpsc::channel(PUSH_MAX * 4);
         let push = push_requests(lists.clone(), drained, Arc::clone(&waiting), options.queue_length_max);
-        let pop = pop_replies(lists.clone(), reply_to.clone(), Arc::clone(&waiting));
+        let pop = pop_replies(lists.clone(), reply_to.clone(), Arc::clone(&waiting), pace);
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(push));
         tokio::spawn(shutdown.run_until_cancelled_owned(pop));
         Self {
@@ -152,7 +182,6 @@ impl<L: CallLists> Caller<L> {
             reply_to: reply_to.into(),
             waiting,
             outgoing,
-            in_flight_max: options.in_flight_max,
         }
     }
 
@@ -174,12 +203,8 @@ impl<L: CallLists + Sync> Calls for Caller<L> {
             return Err(CallError::NotAccepted(NotAccepted::TooLarge));
         }
         let (answer, answered) = oneshot::channel();
-        {
-            let mut waiting = self.waiting.lock();
-            if waiting.len() >= self.in_flight_max {
-                return Err(CallError::NotAccepted(NotAccepted::InFlightFull));
-            }
-            waiting.insert(correlation, answer);
+        if !self.waiting.admit(correlation, answer) {
+            return Err(CallError::NotAccepted(NotAccepted::InFlightFull));
         }
         let _place = Place {
             waiting: &self.waiting,
@@ -257,7 +282,7 @@ fn done() -> Reply {
     }
 }
 
-async fn pop_replies(mut lists: impl CallLists, reply_to: String, waiting: Arc<Waiting>) {
+async fn pop_replies(mut lists: impl CallLists, reply_to: String, waiting: Arc<Waiting>, mut pace: Pace) {
     let mut backoff = Backoff::store();
     loop {
         let replies = match lists.pop(&reply_to, POP_MAX).await {
@@ -269,6 +294,9 @@ async fn pop_replies(mut lists: impl CallLists, reply_to: String, waiting: Arc<W
             }
         };
         backoff.reset();
+        if let Some(limit) = pace.answered(Instant::now(), replies.len()) {
+            waiting.allow(limit);
+        }
         for encoded in replies {
             let Ok(reply) = Reply::decode(encoded.as_slice()) else {
                 tracing::warn!("reply list: a message that is no reply");

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lists;
 mod lua;
 pub mod mutants;
+mod pace;
 pub mod presence;
 pub mod prices;
 pub mod shard;

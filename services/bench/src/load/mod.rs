@@ -27,8 +27,8 @@ use crate::sample::{Sample, Tally};
 const STREAMS_MAX: usize = 64;
 /// Most calls at once in an open loop; more wait for a place, and their waiting counts.
 const OPEN_PLACES: usize = 8_192;
-/// Connections of an open loop.
-const OPEN_CONNECTIONS: usize = 8;
+/// Connections of an open loop: enough that no call waits for a stream on our side.
+const OPEN_CONNECTIONS: usize = OPEN_PLACES.div_ceil(STREAMS_MAX);
 
 /// Where calls go.
 #[derive(Clone, Debug)]
