@@ -417,6 +417,7 @@ impl World {
             .map(|(name, request)| (name, request, self.token.as_str()))
             .collect();
         all.push(("GetConservation", json!({}), self.operator.as_str()));
+        all.push(("GetExposure", json!({}), self.operator.as_str()));
         all
     }
 }
