@@ -4,15 +4,18 @@
 //! a new leader takes its replica instead of starting from a snapshot. Where a time is set it also drops what nobody needs any more.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as Short};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use bytes::Bytes;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::config::Snapshots;
-use crate::journal::{Head, Journal, JournalError};
-use crate::recover::{self, RecoverError, Replica, apart, millis};
+use crate::journal::{Head, Journal, JournalError, SnapshotHead};
+use crate::recover::{self, RecoverError, Replica, apart, encoded, millis};
 use crate::shard::Corrupt;
 use crate::window::Limits;
 
@@ -21,9 +24,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often old rows are looked for, at most.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
-/// The replicas of all shards. Cheap to clone.
+/// The replicas of all shards, each behind a lock of its own. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Replicas(Arc<Mutex<HashMap<u32, Followed>>>);
+pub struct Replicas(Arc<Short<HashMap<u32, Arc<Place>>>>);
+
+/// Where one replica stands.
+#[derive(Debug, Default)]
+struct Place {
+    /// A new leader waits for it: whoever works on it lets go at the next occasion.
+    wanted: AtomicBool,
+    followed: Arc<Mutex<Option<Followed>>>,
+}
 
 #[derive(Debug)]
 struct Followed {
@@ -33,20 +44,56 @@ struct Followed {
     pruned: Instant,
 }
 
-impl Replicas {
-    /// Takes a replica away, for a new leader. The follower makes itself another one from the newest snapshot.
-    pub async fn take(&self, shard: u32) -> Option<Replica> {
-        self.0.lock().await.remove(&shard).map(|followed| followed.replica)
+impl Followed {
+    fn new(replica: Replica) -> Self {
+        Self {
+            snapshot_at: replica.shard.sequence(),
+            replica,
+            snapshot_taken: Instant::now(),
+            pruned: Instant::now(),
+        }
     }
 
-    /// How far the replica of each shard is.
+    fn is_due(&self, snapshots: Snapshots) -> bool {
+        let grown = self.replica.shard.sequence() - self.snapshot_at;
+        grown >= snapshots.every_entries || (grown > 0 && self.snapshot_taken.elapsed() >= snapshots.every)
+    }
+}
+
+impl Replicas {
+    /// Takes a replica away, for a new leader. The follower makes itself another one from the newest snapshot.
+    ///
+    /// It is there once a bounded number of rows is folded in, or one chunk of a snapshot written, which is then given up.
+    pub async fn take(&self, shard: u32) -> Option<Replica> {
+        let place = self.lock().remove(&shard)?;
+        place.wanted.store(true, Ordering::Relaxed);
+        let followed = place.followed.lock().await.take()?;
+        Some(followed.replica)
+    }
+
+    /// How far the replica of each shard is; without those that are being worked on.
     pub async fn sequences(&self) -> HashMap<u32, u64> {
-        self.0
+        let places: Vec<_> = self
             .lock()
-            .await
             .iter()
-            .map(|(shard, followed)| (*shard, followed.replica.shard.sequence()))
+            .map(|(shard, place)| (*shard, Arc::clone(place)))
+            .collect();
+        places
+            .into_iter()
+            .filter_map(|(shard, place)| {
+                let followed = place.followed.try_lock().ok()?;
+                Some((shard, followed.as_ref()?.replica.shard.sequence()))
+            })
             .collect()
+    }
+
+    /// Where a shard's replica stands, or will.
+    fn place(&self, shard: u32) -> Arc<Place> {
+        Arc::clone(self.lock().entry(shard).or_default())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<Place>>> {
+        self.0.lock().expect("nothing panics while it holds this lock")
     }
 }
 
@@ -62,8 +109,13 @@ pub async fn follow<J: Journal>(
 ) -> Result<std::convert::Infallible, Corrupt> {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // One at a time, beside the following of the other shards: it may take long, and all of it is in memory at once.
+    let mut writing: JoinSet<Result<(), RecoverError>> = JoinSet::new();
     loop {
         looks.tick().await;
+        if let Some(written) = writing.try_join_next() {
+            survived("a snapshot was not written", ended(written))?;
+        }
         let heads = match journal.heads().await {
             Ok(heads) => heads,
             Err(error) => {
@@ -72,54 +124,88 @@ pub async fn follow<J: Journal>(
             }
         };
         for head in heads {
-            match follow_one(&journal, &replicas, snapshots, window, &head).await {
-                Ok(()) => {}
-                Err(RecoverError::Corrupt(cause)) => return Err(cause),
-                Err(RecoverError::Journal(error)) => {
-                    tracing::warn!(%error, shard = head.shard, "follower: the journal is away")
+            match follow_one(&journal, &replicas, window, &head).await {
+                Ok(Some((place, followed))) if writing.is_empty() && is_due(&followed, snapshots) => {
+                    writing.spawn(write(journal.clone(), head.shard, place, followed, snapshots, window));
                 }
+                Ok(_) => {}
+                Err(error) => survived("not followed", Err(error))?,
             }
         }
     }
 }
 
+/// What ends a follower; the journal's being away does not.
+fn survived(what: &str, outcome: Result<(), RecoverError>) -> Result<(), Corrupt> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(RecoverError::Corrupt(cause)) => Err(cause),
+        Err(RecoverError::Journal(error)) => {
+            tracing::warn!(%error, what, "follower: the journal is away");
+            Ok(())
+        }
+    }
+}
+
+fn ended(written: Result<Result<(), RecoverError>, JoinError>) -> Result<(), RecoverError> {
+    match written {
+        Ok(outcome) => outcome,
+        Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A replica that its follower holds.
+type Held = OwnedMutexGuard<Option<Followed>>;
+
+fn is_due(followed: &Held, snapshots: Snapshots) -> bool {
+    followed.as_ref().is_some_and(|followed| followed.is_due(snapshots))
+}
+
+/// Folds in what is new, a bounded number of rows; nothing when a snapshot is being made of it, or a leader has taken it.
 async fn follow_one<J: Journal>(
     journal: &J,
     replicas: &Replicas,
-    snapshots: Snapshots,
     window: Limits,
     head: &Head,
-) -> Result<(), RecoverError> {
-    // The lock is held over a bounded number of rows, so that a new leader waits for milliseconds, not for a recovery.
-    let mut all = replicas.0.lock().await;
-    if !all.contains_key(&head.shard) {
-        drop(all);
+) -> Result<Option<(Arc<Place>, Held)>, RecoverError> {
+    let place = replicas.place(head.shard);
+    let Ok(mut held) = Arc::clone(&place.followed).try_lock_owned() else {
+        return Ok(None);
+    };
+    if held.is_none() {
+        // Not under the lock: this takes long, and a new leader would rather do it itself.
+        drop(held);
         let replica = Replica::from_snapshot(journal, head.shard, window).await?;
-        all = replicas.0.lock().await;
-        let snapshot_at = replica.shard.sequence();
-        all.insert(
-            head.shard,
-            Followed {
-                replica,
-                snapshot_at,
-                snapshot_taken: Instant::now(),
-                pruned: Instant::now(),
-            },
-        );
+        held = Arc::clone(&place.followed).lock_owned().await;
+        if place.wanted.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        *held = Some(Followed::new(replica));
     }
-    let Some(followed) = all.get_mut(&head.shard) else {
-        return Ok(());
+    let Some(followed) = held.as_mut() else {
+        return Ok(None);
     };
     if head.sequence > followed.replica.shard.sequence() {
         followed.replica.advance(journal).await?;
     }
-    let grown = followed.replica.shard.sequence() - followed.snapshot_at;
-    let due = grown >= snapshots.every_entries || (grown > 0 && followed.snapshot_taken.elapsed() >= snapshots.every);
-    if !due {
-        return Ok(());
-    }
+    Ok(Some((place, held)))
+}
+
+/// Makes a snapshot and writes it. The replica is held only while it is encoded, and let go at once when a leader wants it.
+async fn write<J: Journal>(
+    journal: J,
+    shard: u32,
+    place: Arc<Place>,
+    mut held: Held,
+    snapshots: Snapshots,
+    window: Limits,
+) -> Result<(), RecoverError> {
     let started = Instant::now();
-    let (snapshot, chunks) = apart(|| followed.replica.snapshot());
+    let Some(followed) = held.as_mut() else { return Ok(()) };
+    let Some((snapshot, chunks)) = encode(&place, &followed.replica).await else {
+        return Ok(());
+    };
     followed.snapshot_at = snapshot.sequence;
     followed.snapshot_taken = Instant::now();
     let due_to_prune = snapshots
@@ -128,19 +214,33 @@ async fn follow_one<J: Journal>(
     if due_to_prune.is_some() {
         followed.pruned = Instant::now();
     }
-    drop(all);
-    journal.write_snapshot(head.shard, &snapshot, &chunks).await?;
+    drop(held);
+    journal.write_snapshot(shard, &snapshot, &chunks).await?;
     tracing::info!(
-        shard = head.shard,
+        shard,
         sequence = snapshot.sequence,
         chunks = snapshot.chunks,
         took_ms = millis(started),
         "snapshot written"
     );
     if let Some(kept) = due_to_prune {
-        prune(journal, head.shard, window, kept).await?;
+        prune(&journal, shard, window, kept).await?;
     }
     Ok(())
+}
+
+/// Encodes chunk by chunk; nothing when a leader came in between. Other tasks of this thread wait for one chunk at most.
+async fn encode(place: &Place, replica: &Replica) -> Option<(SnapshotHead, Vec<Bytes>)> {
+    let mut left = apart(|| replica.shard.chunks());
+    let mut chunks = Vec::new();
+    while let Some(chunk) = apart(|| left.next().as_ref().map(encoded)) {
+        chunks.push(chunk);
+        tokio::task::yield_now().await;
+        if place.wanted.load(Ordering::Relaxed) {
+            return None;
+        }
+    }
+    Some((replica.snapshot_head(&chunks), chunks))
 }
 
 /// Drops journal rows that are older than they need be kept, and that two snapshots make needless: without the newest one a shard comes

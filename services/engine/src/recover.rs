@@ -133,23 +133,32 @@ impl Replica {
     pub fn snapshot(&self) -> (SnapshotHead, Vec<Bytes>) {
         snapshot_of(&self.shard, self.chain)
     }
+
+    /// The head over these chunks of a snapshot of this replica.
+    pub(crate) fn snapshot_head(&self, chunks: &[Bytes]) -> SnapshotHead {
+        head_over(&self.shard, self.chain, chunks)
+    }
 }
 
 /// What a snapshot of a shard consists of, given the journal's hash at its sequence.
 #[must_use]
 pub(crate) fn snapshot_of(shard: &Shard, chain: [u8; 32]) -> (SnapshotHead, Vec<Bytes>) {
-    let chunks: Vec<Bytes> = shard
-        .chunks()
-        .iter()
-        .map(|chunk| Bytes::from(chunk.encode_to_vec()))
-        .collect();
-    let head = SnapshotHead {
+    let chunks: Vec<Bytes> = shard.chunks().map(|chunk| encoded(&chunk)).collect();
+    (head_over(shard, chain, &chunks), chunks)
+}
+
+/// A chunk as it is stored.
+pub(crate) fn encoded(chunk: &SnapshotChunk) -> Bytes {
+    chunk.encode_to_vec().into()
+}
+
+fn head_over(shard: &Shard, chain: [u8; 32], chunks: &[Bytes]) -> SnapshotHead {
+    SnapshotHead {
         sequence: shard.sequence(),
         state_hash: shard.hash(),
         chain,
         chunks: u32::try_from(chunks.len()).expect("few chunks"),
-    };
-    (head, chunks)
+    }
 }
 
 /// Does something long while the other tasks of this thread go on, on another one. Where there is only one thread they wait.

@@ -234,7 +234,7 @@ pub fn journaled(entries: Vec<JournalEntry>) -> JournalBatch {
 }
 
 pub fn through_snapshot(shard: &Shard) -> Shard {
-    let chunks = shard.chunks().into_iter().map(|chunk| {
+    let chunks = shard.chunks().map(|chunk| {
         contracts::bus::SnapshotChunk::decode(chunk.encode_to_vec().as_slice()).expect("decodes what was encoded")
     });
     Shard::restore(0, engine::window::Limits::default(), shard.sequence(), chunks).expect("restores")

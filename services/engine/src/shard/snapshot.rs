@@ -1,7 +1,8 @@
 //! A shard as chunks of a snapshot, and back.
 
 use bus::mutants::{self, Mutant};
-use contracts::bus::{AccountSequence, ShardPosition, SnapshotChunk};
+use bytes::Bytes;
+use contracts::bus::{AccountSequence, ShardPosition, SnapshotChunk, WindowEntry};
 use engine_core::{AccountId, EntityOwned, State};
 use prost::Message as _;
 
@@ -11,39 +12,33 @@ use crate::wire::moment;
 
 /// About how large a snapshot chunk gets. Bytes.
 const CHUNK_BYTES: usize = 1024 * 1024;
+
 impl Shard {
-    /// The whole durable state in chunks of about 1 MiB.
-    #[must_use]
-    pub fn chunks(&self) -> Vec<SnapshotChunk> {
-        let mut chunks = Chunks::default();
-        chunks.current.position = Some(ShardPosition {
-            horizon_ms: self.window.horizon_ms(),
-            at_us: micros(self.at),
-            price_cursor: self.price_cursor.clone(),
-        });
-        for entity in self.state.entities() {
+    /// The whole durable state in chunks of about 1 MiB, each made when it is asked for.
+    pub fn chunks(&self) -> impl Iterator<Item = SnapshotChunk> + Send + '_ {
+        let entities = self.state.entities().map(|entity| {
             let mut bytes = Vec::new();
             entity.encode(&mut bytes);
-            let size = bytes.len();
-            chunks.current.entities.push(bytes.into());
-            chunks.grown(size);
-        }
+            Part::Entity(bytes.into())
+        });
         let without_window = mutants::is(Mutant::SnapshotWithoutDedupe);
-        for operation in self.window.entries().filter(|_| !without_window) {
-            let size = operation.encoded_len();
-            chunks.current.operations.push(operation);
-            chunks.grown(size);
-        }
-        let mut touched: Vec<_> = self.touched.iter().collect();
+        let operations = self.window.entries().filter(move |_| !without_window);
+        let mut touched: Vec<(&AccountId, u64)> = self.touched.iter().map(|(id, sequence)| (id, *sequence)).collect();
         touched.sort_unstable();
-        for (account, sequence) in touched {
-            chunks.current.accounts.push(AccountSequence {
-                account_id: account.to_string(),
-                sequence: *sequence,
-            });
-            chunks.grown(account.as_str().len() + 12);
+        let accounts = touched.into_iter().map(|(account, sequence)| AccountSequence {
+            account_id: account.to_string(),
+            sequence,
+        });
+        Chunks {
+            position: Some(ShardPosition {
+                horizon_ms: self.window.horizon_ms(),
+                at_us: micros(self.at),
+                price_cursor: self.price_cursor.clone(),
+            }),
+            parts: entities
+                .chain(operations.map(Part::Operation))
+                .chain(accounts.map(Part::Account)),
         }
-        chunks.finish()
     }
 
     /// Builds a shard from the chunks of a snapshot at `sequence`.
@@ -93,25 +88,47 @@ impl Shard {
     }
 }
 
-/// Collects a snapshot, starting a new chunk when one is large enough.
-#[derive(Default)]
-struct Chunks {
-    done: Vec<SnapshotChunk>,
-    current: SnapshotChunk,
-    size: usize,
+/// One thing in a snapshot.
+enum Part {
+    Entity(Bytes),
+    Operation(WindowEntry),
+    Account(AccountSequence),
 }
 
-impl Chunks {
-    fn grown(&mut self, by: usize) {
-        self.size += by;
-        if self.size >= CHUNK_BYTES {
-            self.done.push(std::mem::take(&mut self.current));
-            self.size = 0;
-        }
-    }
+/// Collects parts until a chunk is large enough.
+struct Chunks<P> {
+    /// Stands in the first chunk, which there always is.
+    position: Option<ShardPosition>,
+    parts: P,
+}
 
-    fn finish(mut self) -> Vec<SnapshotChunk> {
-        self.done.push(self.current);
-        self.done
+impl<P: Iterator<Item = Part>> Iterator for Chunks<P> {
+    type Item = SnapshotChunk;
+
+    fn next(&mut self) -> Option<SnapshotChunk> {
+        let mut chunk = SnapshotChunk {
+            position: self.position.take(),
+            ..SnapshotChunk::default()
+        };
+        let mut size = 0;
+        while size < CHUNK_BYTES {
+            match self.parts.next() {
+                None if size == 0 && chunk.position.is_none() => return None,
+                None => break,
+                Some(Part::Entity(bytes)) => {
+                    size += bytes.len();
+                    chunk.entities.push(bytes);
+                }
+                Some(Part::Operation(operation)) => {
+                    size += operation.encoded_len();
+                    chunk.operations.push(operation);
+                }
+                Some(Part::Account(account)) => {
+                    size += account.account_id.len() + 12;
+                    chunk.accounts.push(account);
+                }
+            }
+        }
+        Some(chunk)
     }
 }
