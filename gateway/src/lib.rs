@@ -18,6 +18,7 @@ mod failure;
 mod health;
 mod history;
 mod house;
+mod inside;
 mod limits;
 mod listen;
 mod market;
@@ -53,6 +54,7 @@ use tonic_health::server::HealthReporter;
 
 pub use auth::principal;
 pub use config::{Config, Connections, Deadlines, Limits, Rate, Streams, TokenConfig, TokenKey};
+pub use inside::Inside;
 pub use tls::TlsConfig;
 
 use crate::history::History;
@@ -114,18 +116,7 @@ impl Opening {
     /// Builds the room, lets calls in, and starts what follows the stores.
     fn open<C: Calls>(self, shards: u32, calls: C) {
         let (config, front, stopped) = (self.config, self.front, self.stopped);
-        let room = Arc::new(Room {
-            calls,
-            shards,
-            history: History::new(config.database.clone(), shards, stopped.clone()),
-            events: Arc::new(EventHub::new(shards, config.streams.queue_max)),
-            quotes: Arc::new(QuoteHub::new()),
-            instruments: Instruments::default(),
-            places: Places::new(config.streams.count_max, config.streams.principal_max),
-            streams: config.streams,
-            principals: front.principals,
-            metrics: front.metrics,
-        });
+        let room = room(&config, &front, shards, calls, &stopped);
         let reader = EventReader::new(config.redis.clone(), shards);
         let following = events::follow(Arc::clone(&room.events), reader, room.history.clone());
         tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
@@ -135,6 +126,28 @@ impl Opening {
         let watching = health::watch(room, self.reporter, self.told, self.leaving);
         tokio::spawn(stopped.run_until_cancelled_owned(watching));
     }
+}
+
+/// The room, with nothing that follows the stores.
+fn room<C: Calls>(
+    config: &Config,
+    front: &Front,
+    shards: u32,
+    calls: C,
+    stopped: &CancellationToken,
+) -> Arc<Room<C>> {
+    Arc::new(Room {
+        calls,
+        shards,
+        history: History::new(config.database.clone(), shards, stopped.clone()),
+        events: Arc::new(EventHub::new(shards, config.streams.queue_max)),
+        quotes: Arc::new(QuoteHub::new()),
+        instruments: Instruments::default(),
+        places: Places::new(config.streams.count_max, config.streams.principal_max),
+        streams: config.streams,
+        principals: Arc::clone(&front.principals),
+        metrics: Arc::clone(&front.metrics),
+    })
 }
 
 /// The number of shards of this deployment.

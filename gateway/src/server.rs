@@ -113,7 +113,7 @@ pub(crate) fn doors(
     health: HealthServer<impl Health>,
     leaving: &CancellationToken,
 ) -> Result<Inner, GatewayError> {
-    let inside = stack(config, describing(config, health)?, front, leaving)?;
+    let inside = behind(config, front, health, leaving)?;
     let rest = transcoder()?;
     let hall = Hall {
         inside,
@@ -141,6 +141,16 @@ struct Hall {
     hops: usize,
     /// Longest that a REST call may take until its headers go out.
     rest_max: Duration,
+}
+
+/// What all doors lead to: the stack, and what it ends in.
+pub(crate) fn behind(
+    config: &Config,
+    front: &Front,
+    health: HealthServer<impl Health>,
+    leaving: &CancellationToken,
+) -> Result<Inner, GatewayError> {
+    stack(config, describing(config, health)?, front, leaving)
 }
 
 /// The room's stack, the same for all doors.

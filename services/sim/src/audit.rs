@@ -21,6 +21,7 @@ use crate::history::{History, Key, ReadSeen, Told};
 use crate::journal::SimJournal;
 use crate::postgres::StoredRow;
 use crate::process::Process;
+use crate::talk;
 use crate::world::{START_US, World};
 
 /// How far engine time may run ahead of true time: what the engine's clock follows of a jump, and the tolerance of the check.
@@ -45,11 +46,11 @@ pub async fn judge(world: &World, window: Limits) {
     told_is_true(world, &history, &journaled);
 }
 
-/// An outcome as it is journaled, as it is answered.
-pub fn as_reply(outcome: operation_record::Outcome) -> reply::Outcome {
+/// An outcome as it is journaled, as a client is told it.
+fn as_reply(outcome: operation_record::Outcome) -> reply::Outcome {
     match outcome {
         operation_record::Outcome::Response(response) => reply::Outcome::Response(response),
-        operation_record::Outcome::Failure(failure) => reply::Outcome::Failure(failure),
+        operation_record::Outcome::Failure(failure) => reply::Outcome::Failure(talk::sorted(failure)),
     }
 }
 

@@ -2,21 +2,25 @@
 
 use std::time::Duration;
 
-use bus::{CallError, NotAccepted};
+use bus::NotAccepted;
 use bytes::Bytes;
 use contracts::bus::request::Command;
-use contracts::bus::{OperationFound, Request, reply};
+use contracts::bus::{Failure, reply};
 use contracts::shard::of_account;
-use contracts::v1::{self, ErrorReason};
+use contracts::v1::{self, ErrorReason, operation};
 use engine::window::Limits;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use uuid::Uuid;
 
 use crate::commands;
 use crate::coverage::Corner;
 use crate::gateways::{GATEWAYS, Gateways};
-use crate::history::{ReadSeen, Told, is};
+use crate::history::{ReadSeen, Told};
 use crate::journal::wait;
+use crate::talk::{self, Call, Response};
+use crate::tokens::{self, Flaw};
 use crate::world::{Inner, World};
 
 /// Who calls.
@@ -25,6 +29,8 @@ pub const PRINCIPALS: [&str; 3] = ["alice", "bob", "carol"];
 const ACCOUNTS: usize = 3;
 /// How many old operations are sent again after a take-over.
 const SENT_AGAIN: usize = 6;
+/// How long after its deadline a call must have ended: a gateway that lives never leaves a client without a word. Milliseconds.
+const LAST_WORD_MS: u64 = 300;
 
 /// Everything a client needs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -70,8 +76,9 @@ impl Client {
                 }
                 60..=79 => self.read(principal, &account).await,
                 80..=89 => self.send_old_again(1, None).await,
-                90..=93 => self.reuse(&account).await,
-                94..=96 => self.share(principal).await,
+                90..=93 => self.reuse().await,
+                94..=95 => self.share(principal).await,
+                96 => self.intrude(principal, &account).await,
                 _ => self.odd_id(principal, &account).await,
             }
         }
@@ -121,35 +128,53 @@ impl Client {
 
     /// The same with a deadline so far away. Milliseconds.
     pub async fn attempt_within(&self, wanted: usize, patience_ms: u64) -> Told {
-        let (request, attempt, slot) = self.world.with(|inner| {
-            let expires_at_us = (inner.true_ms() + patience_ms) * 1_000;
+        self.attempt_as(wanted, patience_ms, None).await
+    }
+
+    /// The same with a token that may have something wrong with it.
+    async fn attempt_as(&self, wanted: usize, patience_ms: u64, flaw: Option<Flaw>) -> Told {
+        let (call, attempt, slot) = self.world.with(|inner| {
             let slot = inner.dice.index(GATEWAYS);
+            let expires_at_us = (inner.true_ms() + patience_ms) * 1_000;
             let operation = &mut inner.history.operations[wanted];
             operation.attempts.push((expires_at_us, None));
-            let (shard, principal, id) = operation.key.clone();
-            let request = Request {
-                principal,
-                account_id: operation.account.clone(),
-                shard,
-                request_id: Bytes::copy_from_slice(&id.to_be_bytes()),
-                expires_at_us,
-                command: Some(operation.command.clone()),
-                ..Request::default()
+            let attempt = operation.attempts.len() - 1;
+            let call = Call {
+                token: tokens::of(&operation.key.1, flaw),
+                name: format!("{wanted}.{attempt}"),
+                account: operation.account.clone(),
+                request_id: Some(operation.key.2),
+                command: operation.command.clone(),
+                patience: Duration::from_millis(patience_ms),
             };
-            (request, operation.attempts.len() - 1, slot)
+            (call, attempt, slot)
         });
-        let outcome = self
-            .gateways
-            .call(slot, request, Duration::from_millis(patience_ms))
-            .await;
-        self.world.with(|inner| match outcome {
-            Ok(reply) => told(inner, wanted, attempt, reply),
-            Err(error) => {
-                let told = turned_away(inner, error);
-                inner.history.operations[wanted].attempts[attempt].1 = Some(told);
-                told
-            }
+        let (name, ended) = self.call(slot, call).await;
+        self.world.with(|inner| {
+            let told = match ended {
+                // Nobody is there any more who could say anything.
+                None => Told::Unknown,
+                Some(Ok(response)) => answered(inner, wanted, attempt, response),
+                Some(Err(status)) => refused(inner, wanted, attempt, &status, &name, flaw),
+            };
+            inner.history.operations[wanted].attempts[attempt].1 = Some(told);
+            told
         })
+    }
+
+    /// Makes a call; `None` when its gateway dies before it answers. A gateway that lives answers in time.
+    async fn call(&self, slot: usize, call: Call) -> (String, Option<Result<Response, Status>>) {
+        let name = call.name.clone();
+        let in_time = call.patience + Duration::from_millis(LAST_WORD_MS);
+        let ended = self.gateways.call(slot, |gateway| call.make(gateway));
+        match tokio::time::timeout(in_time, ended).await {
+            Ok(ended) => (name, ended),
+            Err(_) => {
+                self.world
+                    .with(|inner| inner.violation(format!("the call {name} was never answered")));
+                (name, None)
+            }
+        }
     }
 
     /// Sends operations again that were answered before; of one shard, or of any.
@@ -188,14 +213,14 @@ impl Client {
     }
 
     /// Uses a known id for another command.
-    async fn reuse(&self, account: &str) {
+    async fn reuse(&self) {
         let wanted = self.world.with(|inner| {
             if inner.history.operations.is_empty() {
                 return None;
             }
             let index = inner.dice.index(inner.history.operations.len());
             let known = inner.history.operations[index].clone();
-            let command = self.command(inner, account);
+            let command = self.command(inner, &known.account);
             let is_other = inner.history.by_key[&known.key]
                 .iter()
                 .all(|index| inner.history.operations[*index].command != command);
@@ -256,6 +281,23 @@ impl Client {
         self.insist(wanted, 2).await;
     }
 
+    /// Wants something with a token that does not allow it.
+    async fn intrude(&self, principal: &str, account: &str) {
+        let (wanted, flaw, patience_ms) = self.world.with(|inner| {
+            let command = Command::Deposit(v1::DepositRequest {
+                amount: Some(v1::Money {
+                    currency_code: "USDC".to_owned(),
+                    amount: "1000000".to_owned(),
+                }),
+                ..Default::default()
+            });
+            let flaw = *inner.dice.pick(&Flaw::ALL);
+            let wanted = self.want(inner, principal, account, command);
+            (wanted, flaw, inner.dice.between(5, 1_000))
+        });
+        self.attempt_as(wanted, patience_ms, Some(flaw)).await;
+    }
+
     /// Reads balances, or what became of an operation.
     async fn read(&self, principal: &str, account: &str) {
         let shard = self.shard(account);
@@ -282,77 +324,106 @@ impl Client {
                 operation,
             )
         });
+        let waits = waits && operation.is_none();
         let command = match operation {
-            None => Command::ListBalances(v1::ListBalancesRequest::default()),
+            None => Command::ListBalances(v1::ListBalancesRequest {
+                min_sequence: if waits { floor } else { 0 },
+                ..Default::default()
+            }),
             Some(index) => Command::GetOperation(v1::GetOperationRequest {
                 request_id: self
                     .world
-                    .with(|inner| uuid::Uuid::from_u128(inner.history.operations[index].key.2).to_string()),
+                    .with(|inner| Uuid::from_u128(inner.history.operations[index].key.2).to_string()),
                 ..Default::default()
             }),
         };
-        let request = Request {
-            principal: principal.to_owned(),
-            account_id: account.to_owned(),
-            shard,
-            expires_at_us: self.world.with(|inner| (inner.true_ms() + patience_ms) * 1_000),
-            min_sequence: if waits { floor } else { 0 },
-            command: Some(command),
-            ..Request::default()
+        let call = Call {
+            token: tokens::of(principal, None),
+            name: "read".to_owned(),
+            account: account.to_owned(),
+            request_id: None,
+            command,
+            patience: Duration::from_millis(patience_ms),
         };
-        let outcome = self
-            .gateways
-            .call(slot, request, Duration::from_millis(patience_ms))
-            .await;
-        self.world.with(|inner| match outcome {
-            Err(error) => {
-                turned_away(inner, error);
-            }
-            Ok(reply) => {
-                if reply.sequence < floor {
+        let (name, ended) = self.call(slot, call).await;
+        self.world.with(|inner| match (ended, operation) {
+            (None, _) => {}
+            (Some(Err(status)), _) => read_refused(inner, shard, waits.then_some(floor), operation, &status, &name),
+            (Some(Ok(response)), Some(index)) => compare_found(inner, index, &response.bytes),
+            (Some(Ok(response)), None) => {
+                if response.sequence < floor {
                     inner.violation(format!(
                         "shard {shard}: a read shows sequence {}, {floor} was told before it began",
-                        reply.sequence
+                        response.sequence
                     ));
                 }
-                let last = &mut inner.history.told_sequence[shard as usize];
-                *last = (*last).max(reply.sequence);
+                inner.history.heard_of(shard, response.sequence);
                 if waits && floor > 0 {
                     inner.coverage.visit(Corner::ReadAfterWrite);
                 }
-                match (reply.outcome, operation) {
-                    (Some(outcome), _) if waits && is(&outcome, ErrorReason::InvalidField) => {
-                        inner.violation(format!(
-                            "shard {shard}: sequence {floor} was told, and is ahead of the journal"
-                        ));
-                    }
-                    (Some(reply::Outcome::Response(bytes)), None) => {
-                        if let Ok(list) = v1::ListBalancesResponse::decode(bytes) {
-                            inner.history.reads.push(ReadSeen {
-                                shard,
-                                sequence: list.sequence,
-                                account: account.to_owned(),
-                                balances: list.balances,
-                            });
-                        }
-                    }
-                    (Some(reply::Outcome::Response(bytes)), Some(index)) => compare_found(inner, index, bytes),
-                    _ => {}
+                if let Ok(list) = v1::ListBalancesResponse::decode(response.bytes) {
+                    inner.history.reads.push(ReadSeen {
+                        shard,
+                        sequence: list.sequence,
+                        account: account.to_owned(),
+                        balances: list.balances,
+                    });
                 }
             }
         });
     }
 }
 
-/// An attempt was answered.
-fn told(inner: &mut Inner, wanted: usize, attempt: usize, reply: contracts::bus::Reply) -> Told {
+/// An attempt was answered with a response.
+fn answered(inner: &mut Inner, wanted: usize, attempt: usize, response: Response) -> Told {
     let shard = inner.history.operations[wanted].key.0;
-    let last = &mut inner.history.told_sequence[shard as usize];
-    *last = (*last).max(reply.sequence);
-    let Some(outcome) = reply.outcome else {
-        inner.violation("a reply without an outcome".to_owned());
-        return Told::Unknown;
+    inner.history.heard_of(shard, response.sequence);
+    told(inner, wanted, attempt, reply::Outcome::Response(response.bytes))
+}
+
+/// An attempt was answered with a status.
+fn refused(inner: &mut Inner, wanted: usize, attempt: usize, status: &Status, name: &str, flaw: Option<Flaw>) -> Told {
+    let failure = match talk::refusal(status, name) {
+        Ok(failure) => failure,
+        Err(what) => {
+            inner.violation(what);
+            return Told::Unknown;
+        }
     };
+    let reason = failure.reason();
+    if let Some(flaw) = flaw {
+        inner.coverage.visit(Corner::TokenRefused);
+        if reason != flaw.reason() {
+            inner.violation(format!("a token with a flaw in its {flaw:?} came to {reason:?}"));
+        }
+        return Told::Nothing;
+    }
+    match reason {
+        ErrorReason::NotAccepted => {
+            turned_away(inner, &failure);
+            Told::Nothing
+        }
+        ErrorReason::UnknownOutcome => {
+            inner.coverage.visit(Corner::UnknownOutcome);
+            let id = Uuid::from_u128(inner.history.operations[wanted].key.2).to_string();
+            if failure
+                .facts
+                .iter()
+                .any(|fact| fact.name == "request_id" && fact.value != id)
+            {
+                inner.violation(format!(
+                    "the call {name} is told to ask for another operation: {failure:?}"
+                ));
+            }
+            Told::Unknown
+        }
+        _ => told(inner, wanted, attempt, reply::Outcome::Failure(failure)),
+    }
+}
+
+/// What an attempt was told is compared with what was told before.
+fn told(inner: &mut Inner, wanted: usize, attempt: usize, outcome: reply::Outcome) -> Told {
+    let shard = inner.history.operations[wanted].key.0;
     let was_answered = inner.history.operations[wanted].answer.is_some();
     match inner.history.told(wanted, attempt, &outcome) {
         Err(what) => {
@@ -386,27 +457,61 @@ fn remember_trade(inner: &mut Inner, wanted: usize, outcome: &reply::Outcome) {
     }
 }
 
-fn turned_away(inner: &mut Inner, error: CallError) -> Told {
-    let (corner, told) = match error {
-        CallError::UnknownOutcome => (Corner::UnknownOutcome, Told::Unknown),
-        CallError::NotAccepted(NotAccepted::NoLeader) => (Corner::NoLeader, Told::Nothing),
-        CallError::NotAccepted(NotAccepted::BusAway) => (Corner::BusAway, Told::Nothing),
-        CallError::NotAccepted(NotAccepted::QueueFull | NotAccepted::InFlightFull | NotAccepted::TooLarge) => {
-            (Corner::QueueFull, Told::Nothing)
-        }
+fn turned_away(inner: &mut Inner, failure: &Failure) {
+    let says = |why: NotAccepted| failure.message.contains(&why.to_string());
+    let corner = if says(NotAccepted::NoLeader) {
+        Corner::NoLeader
+    } else if says(NotAccepted::BusAway) {
+        Corner::BusAway
+    } else {
+        Corner::QueueFull
     };
     inner.coverage.visit(corner);
-    told
+}
+
+/// A read was not carried out.
+fn read_refused(
+    inner: &mut Inner,
+    shard: u32,
+    waited_for: Option<u64>,
+    operation: Option<usize>,
+    status: &Status,
+    name: &str,
+) {
+    let failure = match talk::refusal(status, name) {
+        Ok(failure) => failure,
+        Err(what) => return inner.violation(what),
+    };
+    match (failure.reason(), operation) {
+        (ErrorReason::NotAccepted, _) => turned_away(inner, &failure),
+        // Nothing changed, so nothing is unknown.
+        (ErrorReason::UnknownOutcome, _) => inner.violation(format!("a read is told {failure:?}")),
+        (ErrorReason::HistoryBehind, Some(_)) => inner.coverage.visit(Corner::HistoryBehind),
+        (ErrorReason::OperationNotFound, Some(index)) => {
+            let answer = inner.history.operations[index].answer.clone();
+            inner.violation(format!("GetOperation does not know what was answered with {answer:?}"));
+        }
+        (ErrorReason::InvalidField, _) if waited_for.is_some() => inner.violation(format!(
+            "shard {shard}: sequence {waited_for:?} was told, and a read that waits for it is told {failure:?}"
+        )),
+        _ => {}
+    }
 }
 
 /// What the window says about an operation is what its client was told.
-fn compare_found(inner: &mut Inner, index: usize, bytes: Bytes) {
-    let Ok(found) = OperationFound::decode(bytes) else {
-        inner.violation("an unreadable OperationFound".to_owned());
-        return;
+fn compare_found(inner: &mut Inner, index: usize, bytes: &Bytes) {
+    let found = v1::GetOperationResponse::decode(bytes.clone())
+        .ok()
+        .and_then(|it| it.operation)
+        .and_then(|it| it.result);
+    let outcome = match found {
+        Some(operation::Result::Response(any)) => Some(reply::Outcome::Response(any.value.into())),
+        Some(operation::Result::Error(status)) => match talk::kept(&status) {
+            Ok(failure) => Some(reply::Outcome::Failure(failure)),
+            Err(what) => return inner.violation(what),
+        },
+        None => None,
     };
-    let outcome = found.entry.and_then(|entry| entry.operation).and_then(|it| it.outcome);
-    let outcome = outcome.map(crate::audit::as_reply);
     if outcome != inner.history.operations[index].answer {
         let told = inner.history.operations[index].answer.clone();
         inner.violation(format!("GetOperation says {outcome:?}, its client was told {told:?}"));

@@ -55,6 +55,10 @@ corners! {
     BusAway,
     /// A call ended without anybody knowing its outcome.
     UnknownOutcome,
+    /// A call was refused for its token.
+    TokenRefused,
+    /// An operation had left the window, and the tables that know it were away.
+    HistoryBehind,
     /// A shard was taken over from a leader that had given it back.
     TakeOverClean,
     /// A shard was taken over from a leader whose lease ran out.

@@ -116,6 +116,12 @@ impl History {
         self.answered.contains(correlation)
     }
 
+    /// A client was told of this sequence.
+    pub fn heard_of(&mut self, shard: u32, sequence: u64) {
+        let last = &mut self.told_sequence[shard as usize];
+        *last = (*last).max(sequence);
+    }
+
     /// A client has the answer to an attempt. What is wrong about it, if something is.
     pub fn told(&mut self, index: usize, attempt: usize, outcome: &reply::Outcome) -> Result<Told, String> {
         let told = kind_of(outcome);
@@ -166,9 +172,13 @@ fn kind_of(outcome: &reply::Outcome) -> Told {
         return Told::Answer;
     };
     match failure.reason() {
-        ErrorReason::StalePrice | ErrorReason::InvalidField | ErrorReason::NotAccepted | ErrorReason::Expired => {
-            Told::Nothing
-        }
+        ErrorReason::StalePrice
+        | ErrorReason::InvalidField
+        | ErrorReason::NotAccepted
+        | ErrorReason::NotAllowed
+        | ErrorReason::TokenInvalid
+        | ErrorReason::Expired => Told::Nothing,
+        ErrorReason::UnknownOutcome => Told::Unknown,
         ErrorReason::RequestIdReused => Told::Reused,
         ErrorReason::RequestIdExpired => Told::TooOld,
         _ => Told::Answer,

@@ -1,8 +1,9 @@
-//! The deterministic simulation: the real engine and the real caller over a simulated world, in one thread, from one seed.
+//! The deterministic simulation: the real engine and the real gateway over a simulated world, in one thread, from one seed.
 //!
-//! Everything outside of the engine is made here: the journal with its fence, the queue, the prices, the clocks, the clients, and
+//! Everything outside of the two is made here: the journal with its fence, the queue, the prices, the clocks, the clients, and
 //! everything that goes wrong with them. Time is virtual and chance comes from the seed, so a run can be repeated to the last detail:
-//! the same seed gives the same trace. After a run the journal alone is held against everything that any client was ever told.
+//! the same seed gives the same trace. After a run the journal alone is held against everything that any client was ever told:
+//! the response or the status, as it left the gateway.
 //!
 //! Reading order: [`mod@run`] (one run), [`world`] (what is shared), [`journal`], [`shard_bus`], [`call_lists`], [`prices`] (the
 //! engine's and the gateway's ground), [`faults`] and [`clients`] (who does what), [`history`] and [`audit`] (what must hold).
@@ -33,6 +34,8 @@ pub mod process;
 pub mod redis;
 pub mod run;
 pub mod shard_bus;
+pub mod talk;
+pub mod tokens;
 pub mod trace;
 pub mod weather;
 pub mod world;

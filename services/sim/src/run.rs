@@ -23,7 +23,7 @@ use crate::history::{Told, is};
 use crate::journal::wait;
 use crate::options::Options;
 use crate::world::World;
-use crate::{audit, trace};
+use crate::{audit, tokens, trace};
 
 /// How long everything may take to work again once nothing is wrong any more. Milliseconds.
 const RECOVERY_MS: u64 = 25_000;
@@ -106,7 +106,7 @@ async fn live(seed: u64, options: Options) -> World {
         CancellationToken::new(),
     );
     let (engines, mut machines) = Engines::start(&world, &terms, &over);
-    let gateways = Gateways::start(&world, caller);
+    let gateways = Gateways::start(&world, caller).await;
     let feed = tokio::spawn(feed::run(world.clone(), over.clone()));
     let client = Client {
         world: world.clone(),
@@ -185,7 +185,7 @@ async fn works_again(world: &World, client: &Client) {
     let want = |account: &str, command: Command| {
         world.with(|inner| {
             let id = inner.fresh_request_id();
-            let key = (of_account(account, shards), "operator".to_owned(), id);
+            let key = (of_account(account, shards), tokens::OPERATOR.to_owned(), id);
             inner.history.want(key, account, command)
         })
     };

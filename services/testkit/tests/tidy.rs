@@ -44,7 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "transcode",
         ],
     ),
-    ("sim", &["bus", "contracts", "engine", "engine-core"]),
+    ("sim", &["bus", "contracts", "engine", "engine-core", "gateway"]),
     ("testkit", &[]),
 ];
 
