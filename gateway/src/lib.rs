@@ -129,13 +129,7 @@ impl Opening {
 }
 
 /// The room, with nothing that follows the stores.
-fn room<C: Calls>(
-    config: &Config,
-    front: &Front,
-    shards: u32,
-    calls: C,
-    stopped: &CancellationToken,
-) -> Arc<Room<C>> {
+fn room<C: Calls>(config: &Config, front: &Front, shards: u32, calls: C, stopped: &CancellationToken) -> Arc<Room<C>> {
     Arc::new(Room {
         calls,
         shards,

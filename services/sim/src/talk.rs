@@ -122,7 +122,7 @@ fn code(reason: ErrorReason) -> Code {
         ErrorReason::PriceMoved => Code::Aborted,
         ErrorReason::StalePrice | ErrorReason::NotAccepted | ErrorReason::HistoryBehind => Code::Unavailable,
         ErrorReason::UnknownOutcome | ErrorReason::Expired => Code::DeadlineExceeded,
-        ErrorReason::Throttled => Code::ResourceExhausted,
+        ErrorReason::Throttled | ErrorReason::BodyTooLarge => Code::ResourceExhausted,
         ErrorReason::ResumePointExpired => Code::OutOfRange,
         ErrorReason::MethodUnknown => Code::Unimplemented,
         ErrorReason::Unspecified | ErrorReason::Internal => Code::Internal,

@@ -109,11 +109,15 @@ impl Journal for Memory {
     }
 
     async fn write_snapshot(&self, _: u32, head: &SnapshotHead, chunks: &[Bytes]) -> Result<(), JournalError> {
-        let chunks = chunks.iter().map(|body| (body.clone(), *blake3::hash(body).as_bytes()));
-        let snapshot = Some((head.clone(), chunks.collect()));
+        let mut stored = Vec::with_capacity(chunks.len());
+        for body in chunks {
+            stored.push((body.clone(), *blake3::hash(body).as_bytes()));
+            // A statement each, in Postgres.
+            tokio::task::yield_now().await;
+        }
         let mut inner = self.lock();
         inner.written.push(Instant::now());
-        inner.snapshot = snapshot;
+        inner.snapshot = Some((head.clone(), stored));
         Ok(())
     }
 

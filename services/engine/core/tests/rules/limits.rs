@@ -161,6 +161,49 @@ fn amounts_ages_markup_and_band_of_an_instrument_have_their_edges() {
     assert_eq!(ages(2, 1), Some("stale_hard_us"));
 }
 
+/// The quote that is there is brought onto a grid that changed since it came.
+#[test]
+fn a_changed_tick_holds_for_the_quote_that_is_there() {
+    let (mut state, mut market, account) = wallet();
+    let at = Timestamp::from_micros(NOW);
+    let quote = Quote {
+        symbol: Symbol::new("SOL_USDC").unwrap(),
+        bid: price("100.01"),
+        ask: price("100.02"),
+        venue_time: at,
+        update_id: 1,
+    };
+    assert_eq!(market.observe(&state, at, &quote), Observation::Accepted);
+    let mut entry_at = |tick: &str| {
+        let mut coarse = sol();
+        coarse.tick = price(tick);
+        for event in decide(&state, &market, at, &Command::ConfigureInstrument(coarse)).unwrap() {
+            state.apply(at, &event);
+        }
+        let events = decide(&state, &market, at, &Command::OpenTrade(long(&account, "1"))).unwrap();
+        let opened = events.iter().find_map(|event| match &event.kind {
+            EventKind::TradeOpened { trade, .. } => Some(trade.entry_price.to_string()),
+            _ => None,
+        });
+        opened.unwrap()
+    };
+    assert_eq!(entry_at("0.01"), "100.02");
+    assert_eq!(entry_at("0.5"), "100.5");
+}
+
+fn long(account: &AccountId, text: &str) -> OpenTrade {
+    OpenTrade {
+        account: account.clone(),
+        symbol: Symbol::new("SOL_USDC").unwrap(),
+        side: Side::Long,
+        size: Size::Quantity(quantity(text)),
+        leverage: Leverage::parse("1").unwrap(),
+        stop_loss: None,
+        take_profit: None,
+        slippage: None,
+    }
+}
+
 /// A state with SOL_USDC and a wallet, and its market.
 fn wallet() -> (State, Market, AccountId) {
     let (mut state, market, at) = (State::new(), Market::new(), Timestamp::from_micros(NOW));
@@ -222,21 +265,17 @@ fn the_largest_quantity_may_be_opened() {
         update_id: 1,
     };
     assert_eq!(market.observe(&state, at, &quote), Observation::Accepted);
-    let opens = |text: &str| {
+    let opens = |size: Size| {
         let order = OpenTrade {
-            account: account.clone(),
-            symbol: Symbol::new("SOL_USDC").unwrap(),
-            side: Side::Long,
-            size: Size::Quantity(quantity(text)),
-            leverage: Leverage::parse("1").unwrap(),
-            stop_loss: None,
-            take_profit: None,
-            slippage: None,
+            size,
+            ..long(&account, "1")
         };
         decide(&state, &market, at, &Command::OpenTrade(order)).is_ok()
     };
-    assert!(opens("5"));
-    assert!(!opens("5.001"));
+    assert!(opens(Size::Quantity(quantity("5"))));
+    assert!(!opens(Size::Quantity(quantity("5.001"))));
+    assert!(opens(Size::Margin(money("500.1"))));
+    assert!(!opens(Size::Margin(money("500.21"))));
 }
 
 #[test]

@@ -251,3 +251,29 @@ fn a_clients_balance_beside_its_account_is_refused() {
         assert!(restored.is_err_and(|cause| cause.to_string().contains("outside its account")));
     }
 }
+
+/// `decide` refuses it; a journal that says so all the same is damaged.
+#[test]
+fn a_grid_does_not_move_under_open_trades() {
+    let moved = |change: fn(&mut engine_core::Instrument)| {
+        let mut it = instrument("SOL_USDC");
+        change(&mut it);
+        Event {
+            kind: EventKind::InstrumentConfigured(it),
+            lines: Vec::new(),
+        }
+    };
+    let tick = moved(|it| it.tick = engine_core::Price::parse("0.05").unwrap());
+    let step = moved(|it| it.step = engine_core::Quantity::parse("0.01").unwrap());
+    let mode = moved(|it| it.mode = engine_core::TradingMode::CloseOnly);
+    for event in [&tick, &step] {
+        let mut world = play(A_LIFE);
+        assert!(world.state.try_apply(world.now, event).is_err());
+        let mut world = World::new();
+        world.tell("quote SOL_USDC 199.98 200");
+        assert_eq!(world.state.try_apply(world.now, event), Ok(()));
+        assert_eq!(world.state.hash(), world.state.recompute_hash());
+    }
+    let mut world = play(A_LIFE);
+    assert_eq!(world.state.try_apply(world.now, &mode), Ok(()));
+}
