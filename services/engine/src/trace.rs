@@ -1,5 +1,5 @@
-//! Traces through the engine: the caller's context comes in the envelope, each call gets a span from deciding to replying, and each
-//! commit one that links to the calls it carries.
+//! Traces through the engine: the caller's context comes in the envelope, the poller's with the prices. Each call, and each batch of prices
+//! that fires something, gets a span from deciding to replying, and each commit one that links to those it carries.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::commit::Work;
 
-/// The span of one call, open until its reply was sent. Costs nothing when the caller is not traced.
+/// The span of one call, or of what prices fired, open until its reply was sent. Costs nothing when its cause is not traced.
 #[derive(Debug)]
 pub struct CallSpan(Span);
 
@@ -29,29 +29,48 @@ impl CallSpan {
 /// Opens the span of a call under its caller's; none when the caller sent no sampled context.
 #[must_use]
 pub fn call_span(request: &Request, shard: u32) -> CallSpan {
+    CallSpan(under(&request.traceparent, || {
+        tracing::info_span!(
+            "process requests",
+            otel.kind = "consumer",
+            messaging.system = "redis",
+            messaging.operation.type = "process",
+            messaging.destination.name = "requests",
+            messaging.destination.partition.id = shard,
+        )
+    }))
+}
+
+/// Opens the span of what a batch of prices fired, under the poller's; none when the poller sent no sampled context.
+#[must_use]
+pub fn prices_span(traceparent: &str, shard: u32, entries: usize) -> CallSpan {
+    CallSpan(under(traceparent, || {
+        tracing::info_span!(
+            "process prices",
+            otel.kind = "consumer",
+            messaging.system = "redis",
+            messaging.operation.type = "process",
+            messaging.destination.name = "price_stream",
+            fulcrum.shard = shard,
+            fulcrum.entries = entries,
+        )
+    }))
+}
+
+/// A span under a context that came from elsewhere, if that is sampled.
+fn under(traceparent: &str, open: impl FnOnce() -> Span) -> Span {
     // "00-<trace>-<span>-<flags>": the lowest bit of the flags says that the caller records.
-    let sampled = request
-        .traceparent
-        .as_bytes()
-        .last()
-        .is_some_and(|flags| flags & 1 == 1);
+    let sampled = traceparent.as_bytes().last().is_some_and(|flags| flags & 1 == 1);
     if !sampled {
-        return CallSpan(Span::none());
+        return Span::none();
     }
-    let span = tracing::info_span!(
-        "process requests",
-        otel.kind = "consumer",
-        messaging.system = "redis",
-        messaging.operation.type = "process",
-        messaging.destination.name = "requests",
-        messaging.destination.partition.id = shard,
-    );
-    let carried = HashMap::from([("traceparent".to_owned(), request.traceparent.clone())]);
+    let span = open();
+    let carried = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
     let parent = opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&carried));
     if let Err(error) = span.set_parent(parent) {
         tracing::debug!(%error, "trace context not taken over");
     }
-    CallSpan(span)
+    span
 }
 
 /// Opens the span of a commit: a child of the first call in the round, linked to the others.

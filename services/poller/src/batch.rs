@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::frame::Quote;
+use crate::trace::FrameSpan;
 
 /// Most quotes that wait when each is forwarded.
 pub const FORWARD_MAX: usize = 1_024;
@@ -23,6 +24,8 @@ pub struct Waiting {
     pub quote: Quote,
     /// When its frame was read.
     pub since: Instant,
+    /// The frame in a trace.
+    pub frame: FrameSpan,
 }
 
 /// The quotes that wait, in the order they came.
@@ -56,7 +59,12 @@ impl Pending {
 
     /// Adds a quote that is newer than all before it.
     pub fn push(&mut self, quote: Quote, now: Instant) -> Dropped {
-        self.waiting.push(Waiting { quote, since: now });
+        let frame = FrameSpan::begin(&quote.symbol);
+        self.waiting.push(Waiting {
+            quote,
+            since: now,
+            frame,
+        });
         let conflated = if !self.each || self.refused {
             self.replace_older()
         } else if self.waiting.len() > FORWARD_MAX {

@@ -28,6 +28,7 @@ pub mod state;
 pub mod stream;
 pub mod tape;
 pub mod timeline;
+pub mod trace;
 
 pub use config::{Config, Feed, RecordConfig, ReplayConfig};
 pub use error::PollerError;

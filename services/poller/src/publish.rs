@@ -10,11 +10,13 @@ use bus::{BusError, PricePublisher, Redis};
 use contracts::bus::{PriceBatch, VenueQuote};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::batch::Waiting;
 use crate::clock;
 use crate::intake::Desk;
 use crate::state::{Mode, Status, add, count};
+use crate::trace;
 
 /// Takes batches.
 pub trait Outlet {
@@ -66,8 +68,9 @@ pub async fn run(
                 continue;
             }
             not_before = Instant::now() + interval;
-            let batch = batch_of(&taken, status.mode(), clock::now_us());
-            match outlet.publish(&batch).await {
+            let span = trace::batch_span(taken.iter().map(|waiting| &waiting.frame), taken.len());
+            let batch = batch_of(&taken, status.mode(), clock::now_us(), trace::traceparent(&span));
+            match outlet.publish(&batch).instrument(span).await {
                 Ok(()) => {
                     backoff.reset();
                     count(&status.counters().batches);
@@ -88,15 +91,15 @@ pub async fn run(
     }
 }
 
-/// The batch on the wire. Its trace context is empty: a price belongs to no request.
-fn batch_of(taken: &[Waiting], mode: Mode, now_us: u64) -> PriceBatch {
+/// The batch on the wire.
+fn batch_of(taken: &[Waiting], mode: Mode, now_us: u64, traceparent: String) -> PriceBatch {
     PriceBatch {
         quotes: taken
             .iter()
             .map(|waiting| VenueQuote::from(waiting.quote.clone()))
             .collect(),
         source: mode.source().to_owned(),
-        traceparent: String::new(),
+        traceparent,
         published_at_us: now_us,
     }
 }

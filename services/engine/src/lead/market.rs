@@ -8,6 +8,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 
 use super::Led;
 use crate::ground::Ground;
+use crate::trace;
 
 /// Newest price batches that a new leader looks at to know the market, without firing on them.
 const NEWEST_PRICES: usize = 64;
@@ -48,9 +49,14 @@ impl<G: Ground> Led<G> {
             }
             self.published_us = self.published_us.max(entry.batch.published_at_us);
             self.shard.feed_is(&entry.batch.source);
+            let before = fired.len();
             for quote in &entry.batch.quotes {
                 let observation = self.shard.observe(now, quote, &entry.batch.traceparent, &mut fired);
                 self.metrics.quote(observation);
+            }
+            if fired.len() > before {
+                let span = trace::prices_span(&entry.batch.traceparent, self.shard.number(), fired.len() - before);
+                self.decided.spans.push(span);
             }
             self.shard.advance_price_cursor(&entry.id);
         }
