@@ -50,7 +50,7 @@ pub fn prices_span(traceparent: &str, shard: u32, entries: usize) -> CallSpan {
             otel.kind = "consumer",
             messaging.system = "redis",
             messaging.operation.type = "process",
-            messaging.destination.name = "price_stream",
+            messaging.destination.name = "prices",
             fulcrum.shard = shard,
             fulcrum.entries = entries,
         )

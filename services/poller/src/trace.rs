@@ -40,7 +40,7 @@ pub fn batch_span<'a>(mut frames: impl DoubleEndedIterator<Item = &'a FrameSpan>
         otel.kind = "producer",
         messaging.system = "redis",
         messaging.operation.type = "send",
-        messaging.destination.name = "price_stream",
+        messaging.destination.name = "prices",
         messaging.batch.message_count = quotes,
     );
     for other in frames.filter(|frame| is_sampled(&frame.0)) {
