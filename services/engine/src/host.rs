@@ -215,10 +215,7 @@ impl<G: Ground> Host<G> {
             let (sequence, trades) = (head.sequence, replica.shard.state().open_trades());
             let now = clock.now(ground.wall_us());
             let led = Led::take_up(ground, replica, &head, now, prices, &catalogue).await;
-            let led = led.map_err(|error| {
-                let shard = head.shard;
-                TakeUpError::Lead(shard, LeadError::Journal { shard, error })
-            })?;
+            let led = led.map_err(|error| TakeUpError::Lead(head.shard, error))?;
             tracing::info!(
                 shard = head.shard,
                 epoch = head.epoch,

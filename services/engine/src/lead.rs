@@ -48,8 +48,8 @@ pub enum LeadError {
         /// Why.
         error: JournalError,
     },
-    /// A command's handling panicked, so the state is not to be trusted any more.
-    #[error("shard {shard}: a command panicked: {said}")]
+    /// The handling of a command or a quote panicked, so the state is not to be trusted any more.
+    #[error("shard {shard}: handling panicked: {said}")]
     Panicked {
         /// Which.
         shard: u32,
@@ -174,14 +174,19 @@ impl<G: Ground> Leader<G> {
             Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed)
         ) {}
         let now = self.clock.now(self.ground.wall_us());
+        let mut broken = Vec::new();
         for led in self.led.values_mut() {
-            led.take_prices(now).await;
+            if let Err(why) = led.take_prices(now).await {
+                broken.push((led.number(), why));
+            }
+        }
+        for (shard, why) in std::mem::take(&mut broken) {
+            self.give_up(shard, Some(why)).await?;
         }
         self.peek().await;
         // The same moment for all of a round; the wait for Redis is over by now.
         let wall_us = self.ground.wall_us();
         let now = self.clock.now(wall_us);
-        let mut broken = Vec::new();
         for led in self.led.values_mut() {
             if let Err(why) = led.decide(now, wall_us, self.shards).await {
                 broken.push((led.number(), why));

@@ -1,4 +1,4 @@
-//! Commands whose handling panics: written down, and put away before they become a crash loop.
+//! Commands and quotes whose handling panics: written down, and put away before they become a crash loop.
 //!
 //! A panic may leave the state half changed, so it ends the leadership: the state is thrown away and made again from the journal. What
 //! was being handled is written down first, outside the state, once a leadership. The second time proves that it was not the state: from
@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use contracts::bus::{Failure, Reply, Request, reply};
+use contracts::bus::{Failure, Reply, Request, VenueQuote, reply};
 use contracts::v1::ErrorReason;
 use prost::Message as _;
 
@@ -58,6 +58,15 @@ impl Poison {
         *self = Self::of(journal, shard).await?;
         Ok(self.0.contains(&digest).then_some(digest))
     }
+
+    /// The digest under which a price is put away; nothing for one that may be looked at.
+    #[must_use]
+    pub fn holds_quote(&self, quote: &VenueQuote) -> Option<[u8; 32]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        Some(quote_digest(quote)).filter(|digest| self.0.contains(digest))
+    }
 }
 
 /// Recognises a command: the same when its caller sends it again, however it reaches the queue.
@@ -75,12 +84,21 @@ pub fn digest(request: &Request) -> [u8; 32] {
     *blake3::hash(&command.encode_to_vec()).as_bytes()
 }
 
+/// Recognises a price: the same at whatever time it comes, because what is computed from it is the same.
+#[must_use]
+pub fn quote_digest(quote: &VenueQuote) -> [u8; 32] {
+    let price = VenueQuote {
+        symbol: quote.symbol.clone(),
+        bid: quote.bid.clone(),
+        ask: quote.ask.clone(),
+        ..VenueQuote::default()
+    };
+    *blake3::hash(&price.encode_to_vec()).as_bytes()
+}
+
 /// Handles something; an error is what its panic said. What it changed is then of no further use.
-pub(crate) fn guarded<T>(request: &Request, handle: impl FnOnce() -> T) -> Result<T, String> {
-    let handled = catch_unwind(AssertUnwindSafe(|| {
-        tripwire::step_on(request);
-        handle()
-    }));
+pub(crate) fn guarded<T>(handle: impl FnOnce() -> T) -> Result<T, String> {
+    let handled = catch_unwind(AssertUnwindSafe(handle));
     handled.map_err(|panic| match panic.downcast::<String>() {
         Ok(said) => *said,
         Err(panic) => panic
@@ -104,33 +122,45 @@ pub(crate) fn reply_to(request: &Request, sequence: u64) -> Reply {
     }
 }
 
-/// A fault on purpose, for tests: whatever this principal sends panics. It exists with the feature `mutants` only.
+/// A fault on purpose, for tests: what this principal sends, or a quote of this symbol, panics. It exists with the feature `mutants`
+/// only.
 pub mod tripwire {
-    use contracts::bus::Request;
+    use contracts::bus::{Request, VenueQuote};
 
     #[cfg(feature = "mutants")]
     thread_local! {
         static LAID_FOR: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
     }
 
-    /// Makes the mutations of a principal panic, on this thread.
+    /// Makes the mutations of a principal, or the quotes of a symbol, panic, on this thread.
     #[cfg(feature = "mutants")]
-    pub fn lay(principal: Option<&str>) {
-        LAID_FOR.set(principal.map(str::to_owned));
+    pub fn lay(whose: Option<&str>) {
+        LAID_FOR.set(whose.map(str::to_owned));
     }
 
     #[cfg(feature = "mutants")]
-    pub(super) fn step_on(request: &Request) {
-        let laid = LAID_FOR.with_borrow(|it| it.as_ref() == Some(&request.principal));
-        assert!(
-            !laid || request.request_id.is_empty(),
-            "stepped on the tripwire of {}",
-            request.principal
-        );
+    pub(crate) fn step_on(request: &Request) {
+        if !request.request_id.is_empty() {
+            trip(&request.principal);
+        }
+    }
+
+    #[cfg(feature = "mutants")]
+    pub(crate) fn step_on_quote(quote: &VenueQuote) {
+        trip(&quote.symbol);
+    }
+
+    #[cfg(feature = "mutants")]
+    fn trip(whose: &str) {
+        let laid = LAID_FOR.with_borrow(|it| it.as_deref() == Some(whose));
+        assert!(!laid, "stepped on the tripwire of {whose}");
     }
 
     #[cfg(not(feature = "mutants"))]
-    pub(super) const fn step_on(_: &Request) {}
+    pub(crate) const fn step_on(_: &Request) {}
+
+    #[cfg(not(feature = "mutants"))]
+    pub(crate) const fn step_on_quote(_: &VenueQuote) {}
 }
 
 #[cfg(test)]
@@ -175,11 +205,11 @@ mod tests {
     fn what_a_panic_says_is_kept() {
         let quiet = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let formatted = guarded(&request(), || panic!("{} is odd", 3));
-        let plain = guarded(&request(), || panic!("odd"));
+        let formatted = guarded(|| panic!("{} is odd", 3));
+        let plain = guarded(|| panic!("odd"));
         std::panic::set_hook(quiet);
         assert_eq!(formatted, Err::<(), _>("3 is odd".to_owned()));
         assert_eq!(plain, Err::<(), _>("odd".to_owned()));
-        assert_eq!(guarded(&request(), || 3), Ok(3));
+        assert_eq!(guarded(|| 3), Ok(3));
     }
 }

@@ -115,3 +115,44 @@ async fn a_command_that_panics_becomes_a_dead_letter_and_the_others_go_on() {
     assert_eq!(mesh.free("mallory").await, "4980.00", "the journal replays");
     engine.stop().await.expect("stops in order");
 }
+
+#[tokio::test]
+async fn a_price_that_cannot_be_looked_at_is_put_away_and_the_market_goes_on() {
+    let mut mesh = Mesh::start(1).await;
+    let engine = mesh.engine("e1").leads_all(1).await;
+    mesh.initialize("demo").await;
+    mesh.priced("SOL_USDC", "200.00", "200.02").await;
+    let before = epoch(&mesh).await;
+
+    tripwire::lay(Some("SOL_USDC"));
+    mesh.quote("SOL_USDC", "201.00", "201.02").await;
+    let put_away = async {
+        let open = "SELECT count(*) FROM dead_letters WHERE reason = $1";
+        loop {
+            let letters: i64 = sqlx::query_scalar(open)
+                .bind(PANICS)
+                .fetch_one(&mesh.pool)
+                .await
+                .unwrap();
+            if letters > 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), put_away)
+        .await
+        .expect("it is put away");
+    // Looking at what came before it, to know the market, panics as well: at most two prices ended two leaderships each.
+    let ended = epoch(&mesh).await - before;
+    assert!((2..=4).contains(&ended), "{ended} leaderships ended");
+
+    // It is mended: the same price is still put away, the next one is taken.
+    tripwire::lay(None);
+    mesh.priced("SOL_USDC", "202.00", "202.02").await;
+    mesh.open("demo", Uuid::now_v7(), "10", "10").await.expect("opens");
+    engine
+        .stop()
+        .await
+        .expect("stops in order: the process has lived through all of it");
+}

@@ -1,5 +1,6 @@
 //! The whole mesh on more than one open Redis: on a Sentinel set and on a cluster that lose a master under load, on one that asks every
 //! role who it is, and over TLS; and what stands in Redis for each role, and what does not.
+#![allow(clippy::print_stderr, reason = "what was measured is for people")]
 
 mod callers;
 mod doors;

@@ -16,7 +16,7 @@ use crate::ground::Ground;
 use crate::health::ShardMetrics;
 use crate::inbox;
 use crate::journal::{DeadLetter, Head, Journal as _, JournalError};
-use crate::poison::{self, Poison};
+use crate::poison::{self, Poison, tripwire};
 use crate::recover::Replica;
 use crate::shard::Shard;
 use crate::trace;
@@ -42,7 +42,7 @@ pub struct Led<G: Ground> {
     pub(super) under_way: usize,
     /// Something may stand in the queue.
     stirred: bool,
-    poison: Poison,
+    pub(super) poison: Poison,
     pub(super) metrics: ShardMetrics,
 }
 
@@ -51,7 +51,7 @@ impl<G: Ground> Led<G> {
     /// what `catalogue` changes is decided, to be journaled in the first round.
     ///
     /// # Errors
-    /// When the journal cannot be read.
+    /// [`LeadError::Journal`] when it cannot be read, [`LeadError::Panicked`] when a quote could not be looked at.
     pub async fn take_up(
         ground: G,
         replica: Replica,
@@ -59,9 +59,11 @@ impl<G: Ground> Led<G> {
         now: Timestamp,
         prices: broadcast::Receiver<Arc<[PriceEntry]>>,
         catalogue: &[Instrument],
-    ) -> Result<Self, JournalError> {
+    ) -> Result<Self, LeadError> {
+        let shard = head.shard;
+        let unreadable = |error| LeadError::Journal { shard, error };
         let mut led = Self {
-            poison: Poison::of(ground.journal(), head.shard).await?,
+            poison: Poison::of(ground.journal(), shard).await.map_err(unreadable)?,
             bus: ground.bus(head.shard),
             ground,
             shard: replica.shard,
@@ -76,8 +78,8 @@ impl<G: Ground> Led<G> {
             stirred: true,
             metrics: ShardMetrics::new(head.shard),
         };
-        led.repair_events().await?;
-        led.learn_prices(now).await;
+        led.repair_events().await.map_err(unreadable)?;
+        led.learn_prices(now).await?;
         led.decided.entries.extend(led.shard.configure(now, catalogue));
         Ok(led)
     }
@@ -160,10 +162,15 @@ impl<G: Ground> Led<G> {
             None => {
                 self.metrics.taken_up(wall_us, request.sent_at_us);
                 let span = trace::call_span(&request, self.number());
-                let handled = span.in_scope(|| poison::guarded(&request, || self.shard.handle(now, &request)));
+                let handled = span.in_scope(|| {
+                    poison::guarded(|| {
+                        tripwire::step_on(&request);
+                        self.shard.handle(now, &request)
+                    })
+                });
                 let handled = match handled {
                     Ok(handled) => handled,
-                    Err(said) => return Err(self.panicked(&request, said).await),
+                    Err(said) => return Err(self.panicked(poison::digest(&request), &request.principal, said).await),
                 };
                 self.metrics.handled(&handled);
                 self.decided.entries.extend(handled.entry);
@@ -198,14 +205,9 @@ impl<G: Ground> Led<G> {
     }
 
     /// Writes down what panicked.
-    async fn panicked(&mut self, request: &Request, said: String) -> LeadError {
-        let (shard, epoch, digest) = (self.number(), self.epoch, poison::digest(request));
-        tracing::error!(
-            shard,
-            said,
-            principal = request.principal,
-            "a command panicked; its shard starts over"
-        );
+    pub(super) async fn panicked(&mut self, digest: [u8; 32], whose: &str, said: String) -> LeadError {
+        let (shard, epoch) = (self.number(), self.epoch);
+        tracing::error!(shard, said, whose, "handling panicked; the shard starts over");
         self.metrics.panicked();
         let journal = self.ground.journal();
         ask_until_answered(|| journal.note_panic(shard, &digest, epoch, &said)).await;

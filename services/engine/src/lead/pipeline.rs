@@ -38,7 +38,7 @@ impl Decided {
 
     /// Whether there is nothing to hand over.
     pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.entries.is_empty()
+        self.messages.is_empty() && self.entries.is_empty() && self.dead.is_empty()
     }
 }
 
