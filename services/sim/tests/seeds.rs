@@ -24,6 +24,15 @@ fn no_promise_is_broken_in_any_seed_and_every_corner_is_visited() {
     assert_eq!(all.coverage.missing(), [], "corners that no seed went into");
 }
 
+/// Seeds in which a queue that had changed under its leader was read at positions that meant nothing any more, for ever.
+#[test]
+fn a_queue_that_changed_under_its_leader_is_read_from_the_front_again() {
+    for seed in [1_475, 7_865, 9_864] {
+        let outcome = run(seed, &Options::default());
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:?}", outcome.violations);
+    }
+}
+
 #[test]
 fn the_same_seed_runs_the_same_twice() {
     for seed in 0..12 {

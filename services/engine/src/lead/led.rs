@@ -42,6 +42,9 @@ pub struct Led<G: Ground> {
     pub(super) under_way: usize,
     /// Something may stand in the queue.
     stirred: bool,
+    /// A trim did not do what it should, so positions behind what is under way mean nothing: it is looked at from the front again, when
+    /// nothing is under way.
+    pub(super) astray: bool,
     pub(super) poison: Poison,
     pub(super) metrics: ShardMetrics,
 }
@@ -76,6 +79,7 @@ impl<G: Ground> Led<G> {
             decided: Decided::default(),
             under_way: 0,
             stirred: true,
+            astray: false,
             metrics: ShardMetrics::new(head.shard),
         };
         led.repair_events().await.map_err(unreadable)?;
@@ -97,6 +101,13 @@ impl<G: Ground> Led<G> {
 
     /// Itself, if something may stand in the queue behind what is under way.
     pub(super) fn if_stirred(&mut self) -> Option<&mut Self> {
+        if self.astray {
+            if self.under_way > 0 {
+                return None;
+            }
+            self.astray = false;
+            return Some(self);
+        }
         if !self.stirred && self.under_way == 0 && self.bus.wait().now_or_never().is_none() {
             return None;
         }

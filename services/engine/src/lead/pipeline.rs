@@ -117,7 +117,7 @@ impl<G: Ground> Leader<G> {
     }
 
     /// Replies, publishes and trims what was committed, all in one go; the replies of all shards together.
-    async fn answer(&self, mut committed: Vec<Part>) {
+    async fn answer(&mut self, mut committed: Vec<Part>) {
         let Some(sender) = committed.first().and_then(|part| self.led.get(&part.shard)) else {
             return;
         };
@@ -130,7 +130,7 @@ impl<G: Ground> Leader<G> {
             .collect();
         // Redis may be away: the answers are then found by a repeat, the events by the next leader or a reader of the journal, and
         // what was not trimmed is recognised.
-        let (replied, ()) = futures::join!(
+        let (replied, in_step) = futures::join!(
             sender.bus.reply(&replies).inspect(|_| shards.iter().for_each(|shard| {
                 told(shard);
             })),
@@ -138,11 +138,15 @@ impl<G: Ground> Leader<G> {
                 committed
                     .iter()
                     .filter_map(|part| Some(self.led.get(&part.shard)?.tidy_up(part)))
-            )
-            .map(drop),
+            ),
         );
         if let Err(error) = replied {
             tracing::warn!(%error, "replies not sent");
+        }
+        for (shard, in_step) in shards.iter().zip(in_step) {
+            if let Some(led) = self.led.get_mut(shard) {
+                led.astray |= !in_step;
+            }
         }
         let spans = committed.into_iter().flat_map(|part| part.spans);
         spans.for_each(CallSpan::replied);
@@ -242,14 +246,14 @@ impl<G: Ground> Led<G> {
         }
     }
 
-    /// Publishes and trims what was committed.
-    async fn tidy_up(&self, part: &Part) {
+    /// Publishes and trims what was committed; false when the queue is not known to begin behind it now.
+    async fn tidy_up(&self, part: &Part) -> bool {
         let shard = self.number();
         let (published, trimmed) = futures::join!(self.bus.publish(part.row.as_slice()), self.bus.trim(&part.messages));
         if let Err(error) = published {
             tracing::warn!(%error, shard, "events not published");
         }
-        match trimmed {
+        match &trimmed {
             Ok(true) => {}
             Ok(false) => {
                 self.metrics.trim_refused();
@@ -260,6 +264,7 @@ impl<G: Ground> Led<G> {
             }
             Err(error) => tracing::warn!(%error, shard, "queue: trim failed; repeats are recognised"),
         }
+        matches!(trimmed, Ok(true))
     }
 
     /// What [`Mutant::SnapshotOfUncommitted`] does.
