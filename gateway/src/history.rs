@@ -7,6 +7,7 @@
 mod barrier;
 mod exposure;
 mod rows;
+mod statements;
 
 use contracts::bus::{JournalBatch, JournalEntry, OperationRecord};
 use contracts::v1;
@@ -17,8 +18,11 @@ use uuid::Uuid;
 
 use self::barrier::Barrier;
 use self::rows::{CandleRow, LedgerRow, TradeRow, candle_columns, candle_where, trade_columns};
+use self::statements::{lines_statement, trades_statement};
 use crate::deadline::Deadline;
 use crate::failure::Failure;
+use crate::order::{LineOrder, TradeField, TradeOrder};
+use crate::page::Position;
 use crate::wire;
 
 /// Journal rows read at once.
@@ -63,42 +67,45 @@ impl History {
         Ok(row.map(TradeRow::into_trade))
     }
 
-    /// Trades of an account below a number, newest first.
+    /// Trades of an account after a position, in an order.
     pub async fn trades(&self, it: &Trades<'_>) -> Result<Vec<v1::Trade>, Failure> {
-        let rows: Vec<TradeRow> = sqlx::query_as(concat!(
-            "SELECT ",
-            trade_columns!(),
-            " FROM trades WHERE account_id = $1 AND shard = $2 AND ($3 = 0 OR status = $3) AND ($4 = '' OR symbol = $4)",
-            " AND number < $5 ORDER BY number DESC LIMIT $6"
-        ))
-        .bind(it.account_id)
-        .bind(column(it.shard))
-        .bind(i16::try_from(i32::from(it.status)).unwrap_or_default())
-        .bind(it.symbol)
-        .bind(it.before.and_then(|number| i64::try_from(number).ok()).unwrap_or(i64::MAX))
-        .bind(limit(it.limit))
-        .fetch_all(&self.pool)
-        .await?;
+        let (value, number) = match it.after {
+            Some(after) => (after.value.as_str(), i64::try_from(after.major).unwrap_or(i64::MAX)),
+            None if it.order.descending => ("infinity", i64::MAX),
+            None => ("-infinity", 0),
+        };
+        let mut query = sqlx::query_as(trades_statement(it.order))
+            .bind(it.account_id)
+            .bind(column(it.shard))
+            .bind(i16::try_from(i32::from(it.status)).unwrap_or_default())
+            .bind(it.symbol)
+            .bind(number)
+            .bind(limit(it.limit));
+        if it.order.by != TradeField::OpenTime {
+            query = query.bind(value);
+        }
+        let rows: Vec<TradeRow> = query.fetch_all(&self.pool).await?;
         Ok(rows.into_iter().map(TradeRow::into_trade).collect())
     }
 
-    /// Ledger lines of an account after a position, oldest first.
+    /// Ledger lines of an account after a position, in an order.
     pub async fn transactions(&self, it: &Transactions<'_>) -> Result<Vec<v1::Transaction>, Failure> {
-        let rows: Vec<LedgerRow> = sqlx::query_as(
-            "SELECT shard, seq, line, kind, ledger_account, currency_code, amount::text AS amount, trade_number, request_id, \
-             (extract(epoch FROM booked_at) * 1000000)::bigint AS booked_us \
-             FROM ledger_entries WHERE account_id = $1 AND shard = $2 AND ($3 = '' OR currency_code = $3) \
-             AND ($4::bigint IS NULL OR trade_number = $4) AND (seq, line) > ($5, $6) ORDER BY seq, line LIMIT $7",
-        )
-        .bind(it.account_id)
-        .bind(column(it.shard))
-        .bind(it.currency_code)
-        .bind(it.trade_number.map(|number| i64::try_from(number).unwrap_or(i64::MAX)))
-        .bind(i64::try_from(it.after.0).unwrap_or(i64::MAX))
-        .bind(i32::try_from(it.after.1).unwrap_or(i32::MAX))
-        .bind(limit(it.limit))
-        .fetch_all(&self.pool)
-        .await?;
+        let (seq, line) = it.after.unwrap_or(if it.order.descending {
+            (u64::MAX, u64::MAX)
+        } else {
+            (0, 0)
+        });
+        let rows: Vec<LedgerRow> = sqlx::query_as(lines_statement(it.order))
+            .bind(it.account_id)
+            .bind(column(it.shard))
+            .bind(it.currency_code)
+            .bind(it.trade_number.map(|number| i64::try_from(number).unwrap_or(i64::MAX)))
+            .bind(i64::try_from(it.after_sequence).unwrap_or(i64::MAX))
+            .bind(i64::try_from(seq).unwrap_or(i64::MAX))
+            .bind(i32::try_from(line).unwrap_or(i32::MAX))
+            .bind(limit(it.limit))
+            .fetch_all(&self.pool)
+            .await?;
         Ok(rows.into_iter().map(LedgerRow::into_transaction).collect())
     }
 
@@ -205,8 +212,10 @@ pub(crate) struct Trades<'a> {
     pub status: v1::TradeStatus,
     /// Empty: any.
     pub symbol: &'a str,
-    /// Only numbers below.
-    pub before: Option<u64>,
+    /// In which order.
+    pub order: TradeOrder,
+    /// Only those after this position of that order.
+    pub after: Option<&'a Position>,
     /// At most.
     pub limit: usize,
 }
@@ -222,8 +231,12 @@ pub(crate) struct Transactions<'a> {
     pub currency_code: &'a str,
     /// None: any.
     pub trade_number: Option<u64>,
-    /// Only after this sequence and line.
-    pub after: (u64, u64),
+    /// Only after this sequence.
+    pub after_sequence: u64,
+    /// In which order.
+    pub order: LineOrder,
+    /// Only those after this sequence and line in that order.
+    pub after: Option<(u64, u64)>,
     /// At most.
     pub limit: usize,
 }

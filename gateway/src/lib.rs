@@ -25,6 +25,7 @@ mod market;
 mod methods;
 mod metrics;
 mod operation;
+mod order;
 mod page;
 mod pages;
 mod places;

@@ -145,10 +145,7 @@ fn opened(candle: &Candle) -> Position {
     let micros = candle
         .open_time
         .map_or(0, |it| it.seconds * 1_000_000 + i64::from(it.nanos) / 1_000);
-    Position {
-        major: u64::try_from(micros).unwrap_or_default(),
-        minor: 0,
-    }
+    Position::of(u64::try_from(micros).unwrap_or_default(), 0)
 }
 
 /// There is no such instrument.

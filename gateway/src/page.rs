@@ -1,4 +1,4 @@
-//! Page tokens: where the next page starts, and for which filter.
+//! Page tokens: where the next page starts, and for which filter and order.
 //!
 //! Opaque to clients, but no secret: the account of a page is always the authorised one, whatever a token says.
 
@@ -8,10 +8,12 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::failure::Failure;
 
-const VERSION: u8 = 1;
-const TOKEN_BYTES: usize = 1 + 8 + 8 + 8 + 4;
+const VERSION: u8 = 2;
+/// Where the value stands that a list is ordered by: after version, filter, major and minor. A checksum ends the token.
+const VALUE_AT: usize = 1 + 8 + 8 + 8;
+const CHECKSUM_BYTES: usize = 4;
 
-/// The filter fields of a list, folded into a number: a token is good for the filter it was made for.
+/// Filter and order of a list, folded into a number: a token is good for the list it was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filter(u64);
 
@@ -27,11 +29,12 @@ impl Filter {
     }
 
     /// A token for the page after this position.
-    pub fn token(self, after: Position) -> String {
+    pub fn token(self, after: &Position) -> String {
         let mut bytes = vec![VERSION];
         bytes.extend(self.0.to_be_bytes());
         bytes.extend(after.major.to_be_bytes());
         bytes.extend(after.minor.to_be_bytes());
+        bytes.extend(after.value.as_bytes());
         bytes.extend(checksum(&bytes));
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -41,32 +44,58 @@ impl Filter {
         if token.is_empty() {
             return Ok(None);
         }
-        let foreign = || Failure::invalid("page_token", "is not a token that this service gave out");
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| foreign())?;
-        if bytes.len() != TOKEN_BYTES || bytes[0] != VERSION || bytes[25..] != checksum(&bytes[..25]) {
+        let (told, sum) = bytes
+            .len()
+            .checked_sub(CHECKSUM_BYTES)
+            .filter(|told| *told >= VALUE_AT)
+            .map(|told| bytes.split_at(told))
+            .ok_or_else(foreign)?;
+        if told[0] != VERSION || sum != checksum(told) {
             return Err(foreign());
         }
-        let number = |from: usize| u64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+        let number = |from: usize| u64::from_be_bytes(told[from..from + 8].try_into().expect("eight bytes"));
         if number(1) != self.0 {
             return Err(Failure::invalid(
                 "page_token",
-                "belongs to another filter: the other fields must stay the same",
+                "belongs to another filter or order: the other fields must stay the same",
             ));
         }
         Ok(Some(Position {
+            value: std::str::from_utf8(&told[VALUE_AT..])
+                .map_err(|_| foreign())?
+                .to_owned(),
             major: number(9),
             minor: number(17),
         }))
     }
 }
 
+/// What is said of a token that was not made here.
+pub(crate) fn foreign() -> Failure {
+    Failure::invalid("page_token", "is not a token that this service gave out")
+}
+
 /// A place in a list: what its rows are ordered by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// First.
+    /// First, as text; empty where rows are ordered by the numbers alone.
+    pub value: String,
+    /// Then.
     pub major: u64,
     /// Then.
     pub minor: u64,
+}
+
+impl Position {
+    /// Of a list that is ordered by numbers.
+    pub fn of(major: u64, minor: u64) -> Self {
+        Self {
+            value: String::new(),
+            major,
+            minor,
+        }
+    }
 }
 
 fn checksum(bytes: &[u8]) -> [u8; 4] {
@@ -85,7 +114,10 @@ pub(crate) fn cut<T>(
         return (rows, String::new());
     }
     rows.truncate(size);
-    let token = rows.last().map(|last| filter.token(position(last))).unwrap_or_default();
+    let token = rows
+        .last()
+        .map(|last| filter.token(&position(last)))
+        .unwrap_or_default();
     (rows, token)
 }
 
@@ -96,8 +128,13 @@ mod tests {
     #[test]
     fn a_token_leads_back_to_its_position() {
         let filter = Filter::of("trades", &["demo", "1", ""]);
-        let position = Position { major: 42, minor: 7 };
-        assert_eq!(filter.position(&filter.token(position)).unwrap(), Some(position));
+        for value in ["", "-1.50", "2026-01-03T00:00:00.123456Z"] {
+            let position = Position {
+                value: value.to_owned(),
+                ..Position::of(42, 7)
+            };
+            assert_eq!(filter.position(&filter.token(&position)).unwrap(), Some(position));
+        }
         assert_eq!(filter.position("").unwrap(), None);
     }
 
@@ -106,7 +143,7 @@ mod tests {
         let filter = Filter::of("trades", &["demo", "1", ""]);
         let other = Filter::of("trades", &["demo", "", "1"]);
         assert_ne!(filter, other, "fields do not run into each other");
-        let token = filter.token(Position { major: 1, minor: 0 });
+        let token = filter.token(&Position::of(1, 0));
         let mut tampered = token.clone().into_bytes();
         tampered[20] ^= 1;
         let tampered = String::from_utf8_lossy(&tampered).into_owned();
@@ -127,12 +164,12 @@ mod tests {
     #[test]
     fn a_page_has_a_next_one_only_if_there_is_more() {
         let filter = Filter::of("x", &[]);
-        let at = |row: &u64| Position { major: *row, minor: 0 };
+        let at = |row: &u64| Position::of(*row, 0);
         assert_eq!(cut(vec![3, 2], 2, filter, at), (vec![3, 2], String::new()));
         let (rows, token) = cut(vec![3, 2, 1], 2, filter, at);
         assert_eq!(
             (rows, filter.position(&token).unwrap()),
-            (vec![3, 2], Some(Position { major: 2, minor: 0 }))
+            (vec![3, 2], Some(Position::of(2, 0)))
         );
     }
 }

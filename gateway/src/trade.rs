@@ -17,7 +17,8 @@ use tonic::{Request, Response, Status};
 use crate::auth::Scope;
 use crate::failure::Failure;
 use crate::history::Trades as TradesOf;
-use crate::page::{self, Filter, Position};
+use crate::order::TradeOrder;
+use crate::page::{self, Filter};
 use crate::room::{Call, Room};
 use crate::stream::{self, Messages};
 use crate::validate;
@@ -118,11 +119,12 @@ impl<C: Calls> Trades<C> {
     }
 
     async fn list(&self, call: &Call, mut it: ListTradesRequest) -> Result<ListTradesResponse, Failure> {
-        let mut size = 0;
+        let (mut size, mut order) = (0, TradeOrder::NEWEST_FIRST);
         let status = TradeStatus::try_from(it.status).ok();
         validate::account_read(&call.identity, &mut it.account_id, it.min_sequence, |checks| {
             checks.optional_symbol("symbol", &it.symbol);
             size = checks.page(it.page_size, &it.page_token);
+            order = checks.order(&it.order_by, order);
             if status.is_none() {
                 checks.fail(
                     "status",
@@ -131,8 +133,15 @@ impl<C: Calls> Trades<C> {
             }
         })?;
         let status = status.unwrap_or_default();
-        let filter = Filter::of("trades", &[&it.account_id, status.as_str_name(), &it.symbol]);
-        let before = filter.position(&it.page_token)?.map(|position| position.major);
+        let filter = Filter::of(
+            "trades",
+            &[&it.account_id, status.as_str_name(), &it.symbol, &format!("{order:?}")],
+        );
+        let after = filter.position(&it.page_token)?;
+        if let Some(after) = &after {
+            order.check(after)?;
+        }
+        let position = |trade: &Trade| order.position(trade);
 
         let (account_id, symbol, min_sequence) = (it.account_id.clone(), it.symbol.clone(), it.min_sequence);
         let of_engine = ListTradesRequest {
@@ -145,7 +154,10 @@ impl<C: Calls> Trades<C> {
             .read(call, &account_id, min_sequence, Command::ListOpenTrades(of_engine))
             .await?;
         if status == TradeStatus::Open {
-            let rows = open_page(now.message.trades, &symbol, before, size + 1);
+            let mut rows = now.message.trades;
+            rows.retain(|trade| symbol.is_empty() || trade.symbol == symbol);
+            order.arrange(&mut rows, after.as_ref());
+            rows.truncate(size + 1);
             let (trades, next_page_token) = page::cut(rows, size, filter, position);
             return Ok(ListTradesResponse {
                 trades,
@@ -164,7 +176,8 @@ impl<C: Calls> Trades<C> {
             shard,
             status,
             symbol: &symbol,
-            before,
+            order,
+            after: after.as_ref(),
             limit: size + 1,
         };
         let rows = self.0.history.trades(&wanted).await?;
@@ -176,27 +189,6 @@ impl<C: Calls> Trades<C> {
             sequence,
         })
     }
-}
-
-fn number(trade: &Trade) -> u64 {
-    names::parse_trade_id(&trade.trade_id).map_or(0, |(_, number)| number)
-}
-
-fn position(trade: &Trade) -> Position {
-    Position {
-        major: number(trade),
-        minor: 0,
-    }
-}
-
-/// A page of what the engine holds open, newest first.
-fn open_page(mut open: Vec<Trade>, symbol: &str, before: Option<u64>, count: usize) -> Vec<Trade> {
-    open.retain(|trade| {
-        (symbol.is_empty() || trade.symbol == symbol) && before.is_none_or(|before| number(trade) < before)
-    });
-    open.sort_by_key(|trade| std::cmp::Reverse(number(trade)));
-    open.truncate(count);
-    open
 }
 
 /// Gives the open rows of the table the profit that the engine computed, where both mean the same state of the trade.
@@ -223,15 +215,6 @@ mod tests {
             status: TradeStatus::Open.into(),
             ..Default::default()
         }
-    }
-
-    #[test]
-    fn open_trades_are_filtered_and_paged_newest_first() {
-        let open = || vec![trade(1, "A", "1"), trade(10, "B", "1"), trade(9, "A", "1")];
-        let numbers = |rows: Vec<Trade>| rows.iter().map(number).collect::<Vec<_>>();
-        assert_eq!(numbers(open_page(open(), "", None, 10)), [10, 9, 1]);
-        assert_eq!(numbers(open_page(open(), "A", None, 10)), [9, 1]);
-        assert_eq!(numbers(open_page(open(), "", Some(10), 1)), [9]);
     }
 
     #[test]

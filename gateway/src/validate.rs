@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::auth::Identity;
 use crate::failure::{Failure, Violation};
+use crate::order::{Field, Order};
 
 /// Page sizes.
 const PAGE_DEFAULT: usize = 100;
@@ -163,6 +164,14 @@ impl<'a> Checks<'a> {
                 PAGE_DEFAULT
             }
         }
+    }
+
+    /// What a list is ordered by; `default` when nothing is said.
+    pub fn order<F: Field>(&mut self, text: &str, default: Order<F>) -> Order<F> {
+        if text.is_empty() {
+            return default;
+        }
+        self.hold("order_by", Order::parse(text)).unwrap_or(default)
     }
 
     fn duration(&mut self, field: &str, given: Option<prost_types::Duration>, least: Duration) -> Option<Duration> {

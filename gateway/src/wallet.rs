@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::auth::Scope;
 use crate::failure::Failure;
 use crate::history::Transactions;
+use crate::order::LineOrder;
 use crate::page::{self, Filter, Position};
 use crate::room::{Call, Room};
 use crate::validate;
@@ -63,11 +64,12 @@ impl<C: Calls> Wallets<C> {
         call: &Call,
         mut it: ListTransactionsRequest,
     ) -> Result<ListTransactionsResponse, Failure> {
-        let (mut size, mut trade) = (0, None);
+        let (mut size, mut trade, mut order) = (0, None, LineOrder::OLDEST_FIRST);
         validate::account_read(&call.identity, &mut it.account_id, it.min_sequence, |checks| {
             checks.optional_symbol("currency_code", &it.currency_code);
             checks.sequence("after_sequence", it.after_sequence);
             size = checks.page(it.page_size, &it.page_token);
+            order = checks.order(&it.order_by, order);
             if !it.trade_id.is_empty() {
                 trade = Some(checks.trade_id(&it.trade_id));
             }
@@ -79,14 +81,10 @@ impl<C: Calls> Wallets<C> {
                 &it.currency_code,
                 &it.trade_id,
                 &it.after_sequence.to_string(),
+                &format!("{order:?}"),
             ],
         );
-        // After a whole sequence: its lines are all behind.
-        let start = Position {
-            major: it.after_sequence,
-            minor: i32::MAX.unsigned_abs().into(),
-        };
-        let start = filter.position(&it.page_token)?.unwrap_or(start);
+        let after = filter.position(&it.page_token)?;
 
         // The account's last change bounds what the tables must reflect: its own writes are there at once, and a busy
         // neighbour on the shard delays nobody.
@@ -118,14 +116,14 @@ impl<C: Calls> Wallets<C> {
                 shard,
                 currency_code: &it.currency_code,
                 trade_number: trade.map(|(_, number)| number),
-                after: (start.major, start.minor),
+                after_sequence: it.after_sequence,
+                order,
+                after: after.map(|after| (after.major, after.minor)),
                 limit: size + 1,
             })
             .await?;
-        let (transactions, next_page_token) = page::cut(rows, size, filter, |row| Position {
-            major: row.sequence,
-            minor: row.line.into(),
-        });
+        let (transactions, next_page_token) =
+            page::cut(rows, size, filter, |row| Position::of(row.sequence, row.line.into()));
         Ok(ListTransactionsResponse {
             transactions,
             next_page_token,

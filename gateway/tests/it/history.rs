@@ -220,6 +220,93 @@ async fn a_page_token_is_good_for_its_filter_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trades_are_paged_in_any_order_without_a_repeat_or_a_hole() {
+    let (postgres, gateway) = started().await;
+    // 1 and 4 closed at one time with one profit, 2 is open.
+    sqlx::query(
+        "UPDATE trades SET closed_at = CASE number WHEN 3 THEN timestamptz '2026-01-02 12:00:00.000001Z' WHEN 5 THEN \
+         timestamptz '2026-01-04Z' ELSE closed_at END, realised_profit = CASE number WHEN 2 THEN 0 WHEN 3 THEN 7.10 WHEN 5 THEN 20 \
+         ELSE realised_profit END",
+    )
+    .execute(&postgres.pool())
+    .await
+    .unwrap();
+    for (order, want) in [
+        ("", ["5", "4", "3", "2", "1"]),
+        ("open_time", ["1", "2", "3", "4", "5"]),
+        ("open_time%20desc", ["5", "4", "3", "2", "1"]),
+        ("close_time", ["3", "1", "4", "5", "2"]),
+        ("close_time+desc", ["2", "5", "4", "1", "3"]),
+        ("realised_profit", ["1", "4", "2", "3", "5"]),
+        ("realised_profit%20desc", ["5", "3", "2", "4", "1"]),
+    ] {
+        for size in [1, 2, 5] {
+            let path = format!("/v1/accounts/demo/trades?orderBy={order}&pageSize={size}");
+            assert_eq!(ids(&pages(&gateway, &path, "trades").await).concat(), want, "{path}");
+        }
+    }
+    // With a filter, and of what is open, which the engine knows.
+    let path = "/v1/accounts/demo/trades?orderBy=close_time%20desc&symbol=SOL_USDC&pageSize=2";
+    assert_eq!(
+        ids(&pages(&gateway, path, "trades").await).concat(),
+        ["2", "5", "4", "1"]
+    );
+    let path = "/v1/accounts/demo/trades?orderBy=realised_profit&status=OPEN&pageSize=1";
+    assert_eq!(ids(&pages(&gateway, path, "trades").await).concat(), ["2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_there_is_not_is_refused_and_told_what_there_is() {
+    let (_postgres, gateway) = started().await;
+    for (list, order, known) in [
+        ("trades", "margin", "open_time, close_time, realised_profit"),
+        ("trades", "close_time%20DESC", "open_time, close_time, realised_profit"),
+        (
+            "trades",
+            "open_time,close_time",
+            "open_time, close_time, realised_profit",
+        ),
+        ("transactions", "amount", "sequence, book_time"),
+    ] {
+        let refused = read(&gateway, &format!("/v1/accounts/demo/{list}?orderBy={order}")).await;
+        assert_eq!(refused["code"], 3, "{order}: {refused}");
+        let violation = &refused["details"]
+            .as_array()
+            .and_then(|all| all.iter().find(|it| it["fieldViolations"].is_array()))
+            .unwrap_or_else(|| panic!("{refused}"))["fieldViolations"][0];
+        assert_eq!(violation["field"], "order_by", "{refused}");
+        assert!(violation["description"].as_str().unwrap().contains(known), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_token_is_good_for_its_order_alone() {
+    let (_postgres, gateway) = started().await;
+    for (list, orders) in [
+        ("trades", ["", "open_time", "close_time%20desc", "realised_profit"]),
+        ("transactions", ["", "sequence%20desc", "book_time", "book_time%20desc"]),
+    ] {
+        for made in orders {
+            let first = read(&gateway, &format!("/v1/accounts/demo/{list}?pageSize=1&orderBy={made}")).await;
+            let token = first["nextPageToken"].as_str().unwrap();
+            for used in orders {
+                let path = format!("/v1/accounts/demo/{list}?pageSize=1&orderBy={used}&pageToken={token}");
+                let answer = read(&gateway, &path).await;
+                if used == made {
+                    assert_eq!(answer[list].as_array().map(Vec::len), Some(1), "{path}: {answer}");
+                } else {
+                    assert_eq!(answer["code"], 3, "{path}: {answer}");
+                    assert!(
+                        answer["message"].as_str().unwrap().contains("another filter or order"),
+                        "{answer}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_closed_trade_is_found_in_the_history_and_one_that_never_was_is_not() {
     let (_postgres, gateway) = started().await;
     let shard = shard("demo");
@@ -255,6 +342,29 @@ async fn the_ledger_is_paged_line_by_line_and_filtered() {
         ("2", "margin", "100.00"),
     ];
     assert_eq!((all.len(), lines.as_slice()), (2, want.as_slice()));
+    let places = |all: Vec<Vec<Value>>| -> Vec<String> {
+        let place = |it: &Value| format!("{}/{}", it["sequence"].as_str().unwrap(), it["line"]);
+        all.iter().flatten().map(place).collect()
+    };
+    for (order, want) in [
+        ("sequence", ["1/0", "1/1", "2/0", "2/1"]),
+        ("book_time", ["1/0", "1/1", "2/0", "2/1"]),
+        ("sequence%20desc", ["2/1", "2/0", "1/1", "1/0"]),
+        ("book_time%20desc", ["2/1", "2/0", "1/1", "1/0"]),
+    ] {
+        let path = |more: &str| format!("/v1/accounts/demo/transactions?orderBy={order}&pageSize=1{more}");
+        assert_eq!(
+            places(pages(&gateway, &path(""), "transactions").await),
+            want,
+            "{order}"
+        );
+        let after: Vec<&str> = want.into_iter().filter(|it| it.starts_with('2')).collect();
+        assert_eq!(
+            places(pages(&gateway, &path("&afterSequence=1"), "transactions").await),
+            after,
+            "{order}"
+        );
+    }
     let shard = shard("demo");
     for (filter, count) in [
         ("afterSequence=1".to_owned(), 2),
