@@ -65,7 +65,7 @@ use crate::places::Places;
 use crate::room::Room;
 use crate::server::Front;
 use crate::stream::events::{self, EventHub};
-use crate::stream::quotes::{self, QuoteHub};
+use crate::stream::quote_hub::{self, QuoteHub};
 use crate::tls::Tls;
 
 /// Why a gateway could not start or go on.
@@ -121,7 +121,7 @@ impl Opening {
         let reader = EventReader::new(config.redis.clone(), shards);
         let following = events::follow(Arc::clone(&room.events), reader, room.history.clone());
         tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
-        let following = quotes::follow(Arc::clone(&room.quotes), config.redis);
+        let following = quote_hub::follow(Arc::clone(&room.quotes), config.redis);
         tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
         front.entrance.open(server::inside(&room));
         let watching = health::watch(room, self.reporter, self.told, self.leaving);

@@ -271,6 +271,23 @@ impl Terms {
         shown.to_string()
     }
 
+    /// How long until a quote of that time is less current than now; nothing when it cannot become so.
+    pub fn ages_in(&self, venue_time_us: u64, now_us: u64) -> Option<Duration> {
+        let next = |age_us: u64| {
+            venue_time_us
+                .saturating_add(age_us)
+                .saturating_add(1)
+                .checked_sub(now_us)
+        };
+        let steps = [next(self.soft_us), next(self.hard_us)];
+        steps
+            .into_iter()
+            .flatten()
+            .filter(|left| *left > 0)
+            .min()
+            .map(Duration::from_micros)
+    }
+
     /// How current a quote of that time is.
     pub fn state(&self, venue_time_us: u64, now_us: u64) -> QuoteState {
         let age = now_us.saturating_sub(venue_time_us);
@@ -374,5 +391,23 @@ mod tests {
         assert_eq!(state(5_000_001), QuoteState::Stale);
         assert_eq!(state(30_000_001), QuoteState::Halted);
         assert_eq!(terms.state(2, 1), QuoteState::Fresh, "a venue's clock may be ahead");
+        // And is looked at again when it changes, not before and not for nothing.
+        for (age_us, changes) in [
+            (0, true),
+            (4_999_999, true),
+            (5_000_001, true),
+            (30_000_000, true),
+            (30_000_001, false),
+        ] {
+            let now_us = 100_000_000 + age_us;
+            let then = terms
+                .ages_in(100_000_000, now_us)
+                .map(|it| u64::try_from(it.as_micros()).unwrap());
+            assert_eq!(then.is_some(), changes, "{age_us}");
+            if let Some(then) = then {
+                assert_ne!(terms.state(100_000_000, now_us + then), state(age_us), "{age_us}");
+                assert_eq!(terms.state(100_000_000, now_us + then - 1), state(age_us), "{age_us}");
+            }
+        }
     }
 }

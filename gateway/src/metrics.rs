@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::methods::Method;
 use crate::stream::now_us;
-use crate::stream::quotes::QuoteHub;
+use crate::stream::quote_hub::QuoteHub;
 use crate::trace::Door;
 
 /// The instruments. Made after the process has installed its meter provider.
@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     connections_refused: Counter<u64>,
     streams: UpDownCounter<i64>,
     gaps: Counter<u64>,
+    quotes_missed: Counter<u64>,
 }
 
 impl Metrics {
@@ -56,10 +57,15 @@ impl Metrics {
                 .u64_counter("fulcrum.gateway.stream.gaps")
                 .with_description("Streams ended with GAP: a reader too slow, or a tail that was lost.")
                 .build(),
+            quotes_missed: meter
+                .u64_counter("fulcrum.gateway.stream.quotes_missed")
+                .with_description("Quotes that readers of every tick were too slow for, and were told so.")
+                .build(),
         };
         // There from the start, so that the first one shows as a rise.
         metrics.gaps.add(0, &[]);
         metrics.connections_refused.add(0, &[]);
+        metrics.quotes_missed.add(0, &[]);
         metrics
     }
 
@@ -109,6 +115,11 @@ impl Metrics {
     /// A stream began (1) or ended (-1).
     pub fn streams_changed(&self, by: i64, method: &'static str) {
         self.streams.add(by, &[KeyValue::new("rpc.method", method)]);
+    }
+
+    /// A reader of every tick was too slow for so many.
+    pub fn quotes_missed(&self, missed: u64) {
+        self.quotes_missed.add(missed, &[]);
     }
 
     /// A stream lost its place.

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::stream::events::EventHub;
 use crate::stream::now_us;
-use crate::stream::quotes::QuoteHub;
+use crate::stream::quote_hub::QuoteHub;
 use crate::trace::{Arrived, TraceContext};
 use crate::validate::Mutation;
 use crate::wire::{self, Answer, Envelope};

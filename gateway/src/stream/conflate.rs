@@ -9,9 +9,9 @@ use contracts::v1::QuoteState;
 use tokio::time::Instant;
 
 /// What is to be told of one symbol: which quote, and how current it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// Rises with every quote.
+    /// Rises with every quote of its symbol.
     pub version: u64,
     /// How current it is.
     pub state: QuoteState,
@@ -30,7 +30,12 @@ pub(crate) enum Next<'a> {
     /// Tell this one.
     Tell(&'a str),
     /// Nothing before then, unless something changes.
-    Wait(Instant),
+    Wait {
+        /// When the first of them is due.
+        ready: Instant,
+        /// Whether every symbol was told of less than an interval ago, so that no change matters before then.
+        all: bool,
+    },
     /// Nothing, unless something changes.
     Idle,
 }
@@ -47,14 +52,16 @@ impl Conflation {
     /// Of the symbols as they are now, the one that is due and was told of least recently.
     pub fn next<'a>(&self, now: Instant, symbols: impl Iterator<Item = (&'a str, Mark)>) -> Next<'a> {
         let mut due: Option<(Option<Instant>, &str)> = None;
-        let mut soonest: Option<Instant> = None;
+        let (mut soonest, mut all): (Option<Instant>, bool) = (None, true);
         for (symbol, mark) in symbols {
             let told = self.told.get(symbol);
+            let told_at = told.map(|(_, at)| *at);
+            let later = told_at.map(|at| at + self.interval).filter(|ready| *ready > now);
+            all &= later.is_some();
             if told.is_some_and(|(before, _)| *before == mark) {
                 continue;
             }
-            let told_at = told.map(|(_, at)| *at);
-            match told_at.map(|at| at + self.interval).filter(|ready| *ready > now) {
+            match later {
                 Some(ready) => soonest = Some(soonest.map_or(ready, |soonest| soonest.min(ready))),
                 None if due.is_none_or(|(before, _)| told_at < before) => due = Some((told_at, symbol)),
                 None => {}
@@ -62,7 +69,7 @@ impl Conflation {
         }
         match (due, soonest) {
             (Some((_, symbol)), _) => Next::Tell(symbol),
-            (None, Some(ready)) => Next::Wait(ready),
+            (None, Some(ready)) => Next::Wait { ready, all },
             (None, None) => Next::Idle,
         }
     }
@@ -95,7 +102,10 @@ mod tests {
         // Versions 2 to 9 came and went; the reader gets the last of them, a second later.
         assert_eq!(
             conflation.next(start + second / 2, [("A", mark(9))].into_iter()),
-            Next::Wait(start + second)
+            Next::Wait {
+                ready: start + second,
+                all: true
+            }
         );
         assert_eq!(
             conflation.next(start + second, [("A", mark(9))].into_iter()),

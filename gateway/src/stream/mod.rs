@@ -1,12 +1,14 @@
 //! Streams: account events and quotes.
 //!
-//! [`events`] and [`quotes`] each follow one source for the whole process and hand on what they read; [`account`] is
-//! one client's stream of events, [`conflate`] decides what a reader of quotes gets next, [`wire`] turns journal
-//! entries into public events. A reader that is slow loses its place or skips, and never delays another.
+//! [`events`] and [`quote_hub`] each follow one source for the whole process and hand on what they read; [`account`] is
+//! one client's stream of events, [`quotes`] one of quotes, [`conflate`] decides what a reader of the newest gets next,
+//! [`wire`] turns journal entries into public events. A reader that is slow is told of its gap or skips, and never delays
+//! another.
 
 pub(crate) mod account;
 pub(crate) mod conflate;
 pub(crate) mod events;
+pub(crate) mod quote_hub;
 pub(crate) mod quotes;
 pub(crate) mod wire;
 

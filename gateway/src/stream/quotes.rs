@@ -1,140 +1,28 @@
-//! The venue's newest quotes, kept once for the process, and each client's stream of them.
+//! A client's stream of quotes: the newest of each symbol at an interval of its own, or every tick.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bus::backoff::Backoff;
-use bus::{Calls, PriceEntry, PriceReader, Redis, prices};
-use contracts::v1::{Quote, StreamQuotesResponse};
-use tokio::sync::watch;
+use bus::Calls;
+use contracts::v1::{Quote, QuoteGapEvent, StreamQuotesResponse};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::conflate::{Conflation, Mark, Next};
+use super::quote_hub::{Latest, QuoteHub, Tick};
 use super::{Ended, Messages, Out, now_us};
 use crate::failure::Failure;
-use crate::market::{Listing, Prices, unknown};
-use crate::metrics::Metrics;
+use crate::market::{Listing, unknown};
 use crate::room::{Call, Room};
 use crate::wire::time;
 
-/// Batches read at the start, for symbols that have not moved since: about a minute.
-const NEWEST: usize = 600;
-/// How far ahead of us a venue's clock may be.
-const FUTURE_US_MAX: u64 = 2_000_000;
-/// After a silence of this length a venue may have started its numbering anew.
-const SILENCE_US: u64 = 30_000_000;
-/// How often ages are looked at, and how often instruments are asked for.
-const AGE_EVERY: Duration = Duration::from_millis(500);
+/// How often instruments are asked for, while there is news.
 const LISTING_EVERY: Duration = Duration::from_secs(5);
+/// How much later than on the dot a quote is looked at again, so that it has aged by then.
+const AGED: Duration = Duration::from_millis(1);
 
-/// The newest quote of each symbol.
-#[derive(Debug)]
-pub(crate) struct QuoteHub {
-    latest: RwLock<BTreeMap<String, Latest>>,
-    version: watch::Sender<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Latest {
-    prices: Prices,
-    venue_time_us: u64,
-    update_id: u64,
-    version: u64,
-}
-
-impl QuoteHub {
-    /// Without quotes.
-    pub fn new() -> Self {
-        Self {
-            latest: RwLock::default(),
-            version: watch::Sender::new(0),
-        }
-    }
-
-    /// Takes in batches; what is not newer, from the future, or no quote at all is passed over.
-    fn observe(&self, entries: &[PriceEntry], now_us: u64) {
-        let version = *self.version.borrow() + 1;
-        {
-            let mut latest = self.latest.write().expect("nothing panics while it holds this lock");
-            for quote in entries.iter().flat_map(|entry| &entry.batch.quotes) {
-                let Some(prices) = Prices::of(quote) else { continue };
-                let next = Latest {
-                    prices,
-                    venue_time_us: quote.venue_time_us,
-                    update_id: quote.update_id,
-                    version,
-                };
-                if quote.venue_time_us > now_us.saturating_add(FUTURE_US_MAX) {
-                    continue;
-                }
-                match latest.get_mut(&quote.symbol) {
-                    Some(before) if !is_newer(before, &next) => {}
-                    Some(before) => *before = next,
-                    None => _ = latest.insert(quote.symbol.clone(), next),
-                }
-            }
-        }
-        self.version.send_replace(version);
-    }
-
-    /// How long ago the venue made the newest quote of each symbol.
-    pub fn ages(&self, now_us: u64) -> Vec<(String, Duration)> {
-        let age = |latest: &Latest| Duration::from_micros(now_us.saturating_sub(latest.venue_time_us));
-        let latest = self.latest.read().expect("nothing panics while it holds this lock");
-        latest
-            .iter()
-            .map(|(symbol, latest)| (symbol.clone(), age(latest)))
-            .collect()
-    }
-
-    /// A copy of what is watched: `symbols`, or all when there are none.
-    fn snapshot(&self, symbols: &[String]) -> Vec<(String, Latest)> {
-        let latest = self.latest.read().expect("nothing panics while it holds this lock");
-        if symbols.is_empty() {
-            return latest
-                .iter()
-                .map(|(symbol, latest)| (symbol.clone(), *latest))
-                .collect();
-        }
-        symbols
-            .iter()
-            .filter_map(|symbol| Some((symbol.clone(), *latest.get(symbol)?)))
-            .collect()
-    }
-}
-
-/// By number and time, as the engine has it; a venue that was silent for long may count anew.
-fn is_newer(before: &Latest, next: &Latest) -> bool {
-    let counted = next.update_id > before.update_id && next.venue_time_us >= before.venue_time_us;
-    counted || next.venue_time_us > before.venue_time_us.saturating_add(SILENCE_US)
-}
-
-/// Follows the price stream for ever, and shows the ages of what it follows.
-pub(crate) async fn follow(hub: Arc<QuoteHub>, redis: Redis) {
-    Metrics::watch_quotes(&hub);
-    let mut backoff = Backoff::store();
-    let newest = loop {
-        match prices::newest(&redis, NEWEST).await {
-            Ok(newest) => break newest,
-            Err(error) => {
-                tracing::warn!(%error, "price stream: cannot read the newest");
-                backoff.wait().await;
-            }
-        }
-    };
-    hub.observe(&newest, now_us());
-    let cursor = newest.last().map(|entry| entry.id.clone()).unwrap_or_default();
-    let mut reader = PriceReader::tail(redis, cursor);
-    loop {
-        let entries = reader.next().await;
-        if !entries.is_empty() {
-            hub.observe(&entries, now_us());
-        }
-    }
-}
-
-/// Starts a stream.
+/// Starts a stream: every tick when there is no interval.
 pub(crate) fn open<C: Calls>(
     room: Arc<Room<C>>,
     call: Call,
@@ -147,57 +35,255 @@ pub(crate) fn open<C: Calls>(
         if let Some(symbol) = symbols.iter().find(|symbol| !listing.terms.contains_key(*symbol)) {
             return Err(unknown(symbol).into());
         }
-        run(room, call, &symbols, Conflation::new(interval), &out).await
+        let terms = Asked {
+            room,
+            call,
+            at: Instant::now(),
+        };
+        if interval.is_zero() {
+            every_tick(terms, &symbols, &out).await
+        } else {
+            conflated(terms, &symbols, Conflation::new(interval), &out).await
+        }
     })
 }
 
-async fn run<C: Calls>(
+/// The terms on which quotes are shown, as they were last heard.
+struct Asked<C> {
     room: Arc<Room<C>>,
     call: Call,
+    at: Instant,
+}
+
+impl<C: Calls> Asked<C> {
+    /// What is known, while what is new is asked for on the side: quotes go on while the engine is away.
+    fn listing(&mut self) -> Arc<Listing> {
+        if self.at.elapsed() > LISTING_EVERY {
+            self.at = Instant::now();
+            let (room, call) = (Arc::clone(&self.room), self.call.clone());
+            tokio::spawn(async move { room.listing(&call).await.map(drop) });
+        }
+        self.room.instruments.last().unwrap_or_default()
+    }
+}
+
+/// The newest of each symbol, not more often than the interval.
+async fn conflated<C: Calls>(
+    mut terms: Asked<C>,
     symbols: &[String],
     mut conflation: Conflation,
     out: &Out<StreamQuotesResponse>,
 ) -> Ended {
-    let mut changed = room.quotes.version.subscribe();
-    let mut listing_at = Instant::now();
+    let hub = Arc::clone(&terms.room.quotes);
+    let mut changed = hub.changes();
     loop {
         // Room first, choice after: a reader that was slow gets what is newest now.
         let place = out.room().await?;
         changed.mark_unchanged();
-        if listing_at.elapsed() > LISTING_EVERY {
-            listing_at = Instant::now();
-            let (room, call) = (Arc::clone(&room), call.clone());
-            // On the side: quotes go on while the engine is away.
-            tokio::spawn(async move { room.listing(&call).await.map(drop) });
-        }
-        let listing = room.instruments.last().unwrap_or_default();
-        let now_us = now_us();
-        let quotes: Vec<(Mark, Quote)> = room
-            .quotes
-            .snapshot(symbols)
-            .iter()
-            .filter_map(|(symbol, latest)| public(&listing, symbol, latest, now_us))
-            .collect();
-        let now = Instant::now();
-        let until = match conflation.next(now, quotes.iter().map(|(mark, quote)| (quote.symbol.as_str(), *mark))) {
+        let (listing, now) = (terms.listing(), Instant::now());
+        let shown = Shown::of(&hub, &listing, symbols, now_us());
+        match conflation.next(now, shown.marks()) {
             Next::Tell(symbol) => {
-                let found = quotes.iter().find(|(_, quote)| quote.symbol == symbol);
-                if let Some((mark, quote)) = found {
+                if let Some((mark, quote)) = shown.quotes.iter().find(|(_, quote)| quote.symbol == symbol) {
                     conflation.told(symbol, *mark, now);
-                    place.send(Box::new(Ok(StreamQuotesResponse {
-                        quote: Some(quote.clone()),
-                    })));
+                    place.send(Box::new(Ok(told(quote.clone()))));
                 }
-                continue;
             }
-            Next::Wait(ready) => ready.min(now + AGE_EVERY),
-            Next::Idle => now + AGE_EVERY,
-        };
-        drop(place);
-        tokio::select! {
-            _ = changed.changed() => {}
-            () = tokio::time::sleep_until(until) => {}
+            wait => {
+                drop(place);
+                wait_for_news(&mut changed, shown.pause(wait, now)).await;
+            }
         }
+    }
+}
+
+/// Every tick in its order; where the reader was too slow it is told how many it missed, and goes on with the newest.
+async fn every_tick<C: Calls>(mut terms: Asked<C>, symbols: &[String], out: &Out<StreamQuotesResponse>) -> Ended {
+    let hub = Arc::clone(&terms.room.quotes);
+    // Before the snapshot, so that nothing falls between the two; what is in both is told once.
+    let mut ticks = hub.ticks();
+    let mut reader = Reader::default();
+    let (mut behind, mut ages_at) = (true, None);
+    loop {
+        if std::mem::take(&mut behind) {
+            let (listing, now_us) = (terms.listing(), now_us());
+            for (symbol, latest) in hub.snapshot(symbols) {
+                let missed = reader.missed(&symbol, &latest);
+                if missed > 0 {
+                    terms.room.metrics.quotes_missed(missed);
+                    out.send(gap(&symbol, missed)).await?;
+                }
+                if let Some(quote) = reader.take(&listing, &symbol, &latest, now_us) {
+                    out.send(told(quote)).await?;
+                }
+            }
+            ages_at = Some(Instant::now());
+        }
+        tokio::select! {
+            biased;
+            tick = ticks.recv() => match tick {
+                Ok(Tick { symbol, latest }) => {
+                    if !symbols.is_empty() && !symbols.iter().any(|it| **it == *symbol) {
+                        continue;
+                    }
+                    let (listing, now_us) = (terms.listing(), now_us());
+                    if let Some(quote) = reader.take(&listing, &symbol, &latest, now_us) {
+                        out.send(told(quote)).await?;
+                    }
+                    let ages_in = listing.terms.get(&*symbol).and_then(|it| it.ages_in(latest.venue_time_us, now_us));
+                    let its = ages_in.map(|ages_in| Instant::now() + ages_in + AGED);
+                    ages_at = ages_at.into_iter().chain(its).min();
+                }
+                Err(RecvError::Lagged(_)) => {
+                    ticks = hub.ticks();
+                    behind = true;
+                }
+                // The hub lives as long as the room, and we hold that.
+                Err(RecvError::Closed) => return Ok(()),
+            },
+            // What has aged since it was told is news too.
+            () = sleep_until(ages_at) => {
+                let shown = Shown::of(&hub, &terms.listing(), symbols, now_us());
+                for (mark, quote) in &shown.quotes {
+                    if reader.aged(mark, quote) {
+                        out.send(told(quote.clone())).await?;
+                    }
+                }
+                ages_at = shown.ages_in.map(|ages_in| Instant::now() + ages_in);
+            }
+        }
+    }
+}
+
+/// What one reader of every tick was told of each symbol: which, and how current it was then.
+#[derive(Default)]
+struct Reader(HashMap<Arc<str>, Mark>);
+
+impl Reader {
+    /// How many ticks lie between what was told and this one.
+    fn missed(&self, symbol: &str, latest: &Latest) -> u64 {
+        let told = self.0.get(symbol);
+        told.map_or(0, |told| latest.count.saturating_sub(told.version + 1))
+    }
+
+    /// What is to be told of a tick: nothing when it was told before, or is not to be shown.
+    fn take(&mut self, listing: &Listing, symbol: &Arc<str>, latest: &Latest, now_us: u64) -> Option<Quote> {
+        if self.0.get(symbol).is_some_and(|told| told.version >= latest.count) {
+            return None;
+        }
+        let shown = public(listing, symbol, latest, now_us);
+        let mark = shown.as_ref().map(|(mark, _)| *mark);
+        let unseen = Mark {
+            version: latest.count,
+            ..Mark::default()
+        };
+        self.0.insert(Arc::clone(symbol), mark.unwrap_or(unseen));
+        shown.map(|(_, quote)| quote)
+    }
+
+    /// Whether what was told last is that quote, and less current by now.
+    fn aged(&mut self, mark: &Mark, quote: &Quote) -> bool {
+        match self.0.get_mut(quote.symbol.as_str()) {
+            Some(told) if told.version == mark.version && told.state != mark.state => {
+                *told = *mark;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The newest quotes as they would be told now.
+struct Shown {
+    quotes: Vec<(Mark, Quote)>,
+    /// When the first of them is less current, if one ever is.
+    ages_in: Option<Duration>,
+    /// Whether the client named its symbols, and all of them are here.
+    whole: bool,
+}
+
+impl Shown {
+    fn of(hub: &QuoteHub, listing: &Listing, symbols: &[String], now_us: u64) -> Self {
+        let latest = hub.snapshot(symbols);
+        let ages_in = latest.iter().filter_map(|(symbol, latest)| {
+            let ages_in = listing.terms.get(&**symbol)?.ages_in(latest.venue_time_us, now_us)?;
+            Some(ages_in + AGED)
+        });
+        let ages_in = ages_in.min();
+        let quotes = latest
+            .iter()
+            .filter_map(|(symbol, latest)| public(listing, symbol, latest, now_us));
+        let quotes: Vec<_> = quotes.collect();
+        Self {
+            ages_in,
+            whole: !symbols.is_empty() && quotes.len() == symbols.len(),
+            quotes,
+        }
+    }
+
+    fn marks(&self) -> impl Iterator<Item = (&str, Mark)> {
+        self.quotes.iter().map(|(mark, quote)| (quote.symbol.as_str(), *mark))
+    }
+
+    /// How long there is nothing to do, and whether news may end it.
+    fn pause(&self, next: Next<'_>, now: Instant) -> Pause {
+        let ages = self.ages_in.map(|ages_in| now + ages_in);
+        match next {
+            Next::Tell(_) => Pause {
+                until: Some(now),
+                listen: false,
+            },
+            // All of the symbols were told of less than an interval ago: whatever comes must wait.
+            Next::Wait { ready, all: true } if self.whole => Pause {
+                until: Some(ready),
+                listen: false,
+            },
+            Next::Wait { ready, .. } => Pause {
+                until: Some(ages.map_or(ready, |ages| ages.min(ready))),
+                listen: true,
+            },
+            Next::Idle => Pause {
+                until: ages,
+                listen: true,
+            },
+        }
+    }
+}
+
+/// See [`Shown::pause`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pause {
+    until: Option<Instant>,
+    listen: bool,
+}
+
+async fn wait_for_news(changed: &mut tokio::sync::watch::Receiver<u64>, pause: Pause) {
+    tokio::select! {
+        _ = changed.changed(), if pause.listen => {}
+        () = sleep_until(pause.until) => {}
+    }
+}
+
+/// For ever, without a time.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn told(quote: Quote) -> StreamQuotesResponse {
+    StreamQuotesResponse {
+        quote: Some(quote),
+        gap: None,
+    }
+}
+
+fn gap(symbol: &str, missed: u64) -> StreamQuotesResponse {
+    let symbol = symbol.to_owned();
+    StreamQuotesResponse {
+        quote: None,
+        gap: Some(QuoteGapEvent { symbol, missed }),
     }
 }
 
@@ -216,7 +302,7 @@ fn public(listing: &Listing, symbol: &str, latest: &Latest, now_us: u64) -> Opti
     };
     Some((
         Mark {
-            version: latest.version,
+            version: latest.count,
             state,
         },
         quote,
@@ -224,59 +310,4 @@ fn public(listing: &Listing, symbol: &str, latest: &Latest, now_us: u64) -> Opti
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use contracts::bus::{PriceBatch, VenueQuote};
-
-    fn entry(symbol: &str, bid: &str, ask: &str, at_s: u64, update_id: u64) -> PriceEntry {
-        let quote = VenueQuote {
-            symbol: symbol.into(),
-            bid: bid.into(),
-            ask: ask.into(),
-            venue_time_us: at_s * 1_000_000,
-            update_id,
-            ..Default::default()
-        };
-        PriceEntry {
-            id: String::new(),
-            batch: PriceBatch {
-                quotes: vec![quote],
-                ..Default::default()
-            },
-        }
-    }
-
-    fn bid(hub: &QuoteHub) -> String {
-        hub.snapshot(&["A".to_owned()])
-            .first()
-            .map(|(_, latest)| latest.prices.bid.to_string())
-            .unwrap_or_default()
-    }
-
-    #[test]
-    fn only_what_is_newer_and_possible_becomes_the_latest() {
-        let hub = QuoteHub::new();
-        let now = 100 * 1_000_000;
-        let see = |bid_text: &str, ask: &str, at_s, update_id| {
-            hub.observe(&[entry("A", bid_text, ask, at_s, update_id)], now);
-            bid(&hub)
-        };
-        assert_eq!(see("10", "11", 50, 5), "10");
-        assert_eq!(see("12", "11", 51, 6), "10", "crossed");
-        assert_eq!(see("9", "11", 51, 5), "10", "a repeat");
-        assert_eq!(see("9", "11", 49, 6), "10", "older");
-        assert_eq!(see("9", "11", 103, 6), "10", "from the future");
-        assert_eq!(see("10.5", "11", 51, 6), "10.5");
-        assert_eq!(see("8", "9", 90, 1), "8", "counting anew after a silence");
-        assert!(hub.snapshot(&["B".to_owned()]).is_empty());
-        assert_eq!(hub.snapshot(&[]).len(), 1);
-    }
-
-    #[test]
-    fn a_symbol_that_is_not_traded_is_not_shown() {
-        let hub = QuoteHub::new();
-        hub.observe(&[entry("A", "10", "11", 50, 5)], 100_000_000);
-        let (symbol, latest) = hub.snapshot(&[]).remove(0);
-        assert_eq!(public(&Listing::default(), &symbol, &latest, 0), None);
-    }
-}
+mod tests;
