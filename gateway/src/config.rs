@@ -177,6 +177,9 @@ pub struct Connections {
     /// After this the client is asked to come back on a new one, so that load spreads over new replicas. The default
     /// is 30 min.
     pub age_max: Duration,
+    /// How long after that calls and streams may go on. Then its streams end with `UNAVAILABLE`, and soon after what is
+    /// left of it is cut. The default is 5 min.
+    pub age_grace: Duration,
 }
 
 impl Default for Connections {
@@ -190,6 +193,7 @@ impl Default for Connections {
             ping_timeout: Duration::from_secs(10),
             unread: Duration::from_secs(60),
             age_max: Duration::from_secs(30 * 60),
+            age_grace: Duration::from_secs(5 * 60),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::around::Inner;
 use crate::config::Deadlines;
 use crate::failure::Failure;
 use crate::methods::{self, Method};
+use crate::server::Socket;
 
 /// How long after the deadline a handler is cut off that did not answer by itself.
 const GRACE: Duration = Duration::from_millis(100);
@@ -99,7 +100,7 @@ fn cut_off(method: Option<&Method>) -> Failure {
     }
 }
 
-/// The layer. Streams end, with a status, also when the server is `leaving`.
+/// The layer. Streams end, with a status, also when the server is `leaving` and when their connection's time is over.
 pub(crate) async fn enforce(
     limits: Deadlines,
     leaving: CancellationToken,
@@ -113,10 +114,16 @@ pub(crate) async fn enforce(
         Ok(asked) => asked,
         Err(failure) => return Status::from(failure).into_http(),
     };
+    let over = request.extensions().get::<Socket>().map(|socket| socket.over.clone());
+    let ends = |deadline| Ends {
+        deadline,
+        leaving,
+        over,
+    };
     let Some(timeout) = allowed(asked, streams, limits) else {
         // It may go on for ever, but not wait for ever to be asked: its request must come.
         return match tokio::time::timeout(limits.max, inner.pass(request)).await {
-            Ok(response) => response.map(|body| Body::new(Bounded::new(body, None, leaving))),
+            Ok(response) => response.map(|body| Body::new(Bounded::new(body, ends(None)))),
             Err(_) => Status::from(Failure::Expired).into_http(),
         };
     };
@@ -132,14 +139,45 @@ pub(crate) async fn enforce(
     };
     let answer = tokio::time::timeout_at(answered_by + GRACE, inner.pass(request)).await;
     match answer {
-        Ok(response) if streams => response.map(|body| Body::new(Bounded::new(body, Some(deadline), leaving))),
+        Ok(response) if streams => response.map(|body| Body::new(Bounded::new(body, ends(Some(deadline))))),
         // One message that is there already.
         Ok(response) => response,
         Err(_) => Status::from(cut_off(method)).into_http(),
     }
 }
 
-/// A body that ends with a status when its time is up or the server leaves.
+/// What ends a stream that would go on.
+struct Ends {
+    deadline: Option<Deadline>,
+    /// The server's leaving.
+    leaving: CancellationToken,
+    /// The end of the connection, where there is one.
+    over: Option<CancellationToken>,
+}
+
+impl Ends {
+    async fn come(self) -> Failure {
+        let up = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let over = async {
+            match &self.over {
+                Some(over) => over.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = up => Failure::Expired,
+            () = self.leaving.cancelled() => Failure::Leaving,
+            () = over => Failure::ConnectionOver,
+        }
+    }
+}
+
+/// A body that ends with a status when its time is up, the server leaves or its connection's time is over.
 struct Bounded {
     body: Body,
     end: Pin<Box<dyn Future<Output = Failure> + Send>>,
@@ -147,22 +185,10 @@ struct Bounded {
 }
 
 impl Bounded {
-    fn new(body: Body, deadline: Option<Deadline>, leaving: CancellationToken) -> Self {
-        let end = async move {
-            let up = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline.at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = up => Failure::Expired,
-                () = leaving.cancelled() => Failure::Leaving,
-            }
-        };
+    fn new(body: Body, ends: Ends) -> Self {
         Self {
             body,
-            end: Box::pin(end),
+            end: Box::pin(ends.come()),
             ended: false,
         }
     }
@@ -253,10 +279,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_ends_with_a_status_at_its_deadline_and_when_the_server_leaves() {
-        let leaving = CancellationToken::new();
-        let body = Bounded::new(silent(), Some(Deadline::after(Duration::from_secs(1))), leaving.clone());
-        assert_eq!(end(body).await, tonic::Code::DeadlineExceeded);
-        let body = Bounded::new(silent(), None, leaving.clone());
+        let (leaving, over) = (CancellationToken::new(), CancellationToken::new());
+        let ends = |deadline| Ends {
+            deadline,
+            leaving: leaving.clone(),
+            over: Some(over.clone()),
+        };
+        let second = Deadline::after(Duration::from_secs(1));
+        assert_eq!(
+            end(Bounded::new(silent(), ends(Some(second)))).await,
+            tonic::Code::DeadlineExceeded
+        );
+        let body = Bounded::new(silent(), ends(None));
+        over.cancel();
+        assert_eq!(end(body).await, tonic::Code::Unavailable);
+        let body = Bounded::new(
+            silent(),
+            Ends {
+                over: None,
+                ..ends(None)
+            },
+        );
         leaving.cancel();
         assert_eq!(end(body).await, tonic::Code::Unavailable);
     }

@@ -56,6 +56,8 @@ pub(crate) enum Failure {
     Opening,
     /// The gateway is shutting down.
     Leaving,
+    /// The connection has served its time.
+    ConnectionOver,
     /// The request is larger than is looked at.
     TooLarge(String),
     /// There is no such method.
@@ -115,7 +117,7 @@ impl Failure {
                 ErrorReason::Unspecified => ErrorReason::Internal,
                 reason => reason,
             },
-            Self::NotAccepted(_) | Self::Opening | Self::Leaving => ErrorReason::NotAccepted,
+            Self::NotAccepted(_) | Self::Opening | Self::Leaving | Self::ConnectionOver => ErrorReason::NotAccepted,
             Self::UnknownOutcome { .. } => ErrorReason::UnknownOutcome,
             Self::Expired => ErrorReason::Expired,
             Self::Throttled { .. } => ErrorReason::Throttled,
@@ -163,6 +165,10 @@ impl Failure {
                 "nothing was accepted: this server has just started and waits for its database; call again".to_owned()
             }
             Self::Leaving => "this server is shutting down: call again, another one answers".to_owned(),
+            Self::ConnectionOver => {
+                "this connection was asked to end and its time is over: call again on a new one; events go on after the last sequence seen"
+                    .to_owned()
+            }
             Self::Internal(_) => "a fault on our side: tell support the request id of this answer".to_owned(),
         }
     }
@@ -207,7 +213,9 @@ impl Failure {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotAccepted(NotAccepted::TooLarge) => None,
-            Self::NotAccepted(_) | Self::Opening | Self::Leaving | Self::HistoryBehind(_) => Some(RETRY_AFTER),
+            Self::NotAccepted(_) | Self::Opening | Self::Leaving | Self::ConnectionOver | Self::HistoryBehind(_) => {
+                Some(RETRY_AFTER)
+            }
             Self::Throttled { retry_after, .. } => Some(*retry_after),
             Self::Refused(refusal) if refusal.failure.retry_after_ms > 0 => {
                 Some(Duration::from_millis(refusal.failure.retry_after_ms.into()))

@@ -29,6 +29,7 @@ mod order;
 mod page;
 mod pages;
 mod places;
+mod rest;
 mod room;
 mod server;
 mod stream;

@@ -105,18 +105,14 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     ) -> Response<Body> {
         let mut response = match taken {
             Ok(_) => inner.pass(request).await,
-            Err(wait) => {
-                // Rounded up: a client that comes back on the dot is let in.
-                let retry_after = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX - 1) + 1);
-                let subject = subject();
-                Status::from(Failure::Throttled { subject, retry_after }).into_http()
-            }
+            Err(wait) => Status::from(throttled(subject(), wait)).into_http(),
         };
-        self.show(response.headers_mut(), taken.unwrap_or(0));
+        self.tell(response.headers_mut(), taken.unwrap_or(0));
         response
     }
 
-    fn show(&self, headers: &mut HeaderMap, remaining: u32) {
+    /// Tells a caller how far it is from its limit.
+    fn tell(&self, headers: &mut HeaderMap, remaining: u32) {
         // A limit further in has written its figures already, and they are what a client can plan with.
         if headers.contains_key("ratelimit-limit") {
             return;
@@ -128,6 +124,43 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
             "ratelimit-reset",
             HeaderValue::from(reset.as_secs() + u64::from(reset.subsec_nanos() > 0)),
         );
+    }
+}
+
+fn throttled(subject: String, wait: Duration) -> Failure {
+    // Rounded up: a client that comes back on the dot is let in.
+    let retry_after = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX - 1) + 1);
+    Failure::Throttled { subject, retry_after }
+}
+
+/// A call that its address was charged for; so many could follow it at once. An extension of the request, so that it is charged once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted(u32);
+
+impl Counted {
+    /// It was one too many.
+    pub const NOTHING_LEFT: Self = Self(0);
+}
+
+const ADDRESS: &str = "address";
+
+impl Limiter<Peer> {
+    /// Charges a call to its address, in front of the room.
+    pub fn count(&self, request: &mut Request<Body>) -> Result<Option<Counted>, Failure> {
+        let Some(peer) = request.extensions().get::<Peer>() else {
+            return Ok(None);
+        };
+        let counted = self
+            .take(peer)
+            .map(Counted)
+            .map_err(|wait| throttled(ADDRESS.to_owned(), wait))?;
+        request.extensions_mut().insert(counted);
+        Ok(Some(counted))
+    }
+
+    /// Tells the caller, unless a limit further in has.
+    pub fn show(&self, headers: &mut HeaderMap, counted: Counted) {
+        self.tell(headers, counted.0);
     }
 }
 
@@ -164,8 +197,11 @@ pub(crate) async fn by_address(limiter: Arc<Limiter<Peer>>, request: Request<Bod
     let Some(peer) = request.extensions().get::<Peer>().copied() else {
         return inner.pass(request).await;
     };
-    let taken = limiter.take(&peer);
-    limiter.answer(taken, || "address".to_owned(), request, inner).await
+    let taken = match request.extensions().get::<Counted>() {
+        Some(Counted(remaining)) => Ok(*remaining),
+        None => limiter.take(&peer),
+    };
+    limiter.answer(taken, || ADDRESS.to_owned(), request, inner).await
 }
 
 /// The layer after it.

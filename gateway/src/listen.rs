@@ -39,6 +39,8 @@ const STREAM_WINDOW_BYTES: u32 = 80 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 /// What is kept for a client that does not read, a stream.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How long after its streams were ended a connection has to bring that to its client before it is cut.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// After accepting failed, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -93,7 +95,7 @@ pub(crate) async fn serve(port: Port, drain: Duration, shutdown: CancellationTok
                         metrics.connection_refused();
                         continue;
                     };
-                    let open = metrics.connection_opened();
+                    let (open, metrics) = (metrics.connection_opened(), Arc::clone(&metrics));
                     // Answers are small and somebody waits for them.
                     let _best_effort = stream.set_nodelay(true);
                     let unread_ms = u32::try_from(limits.unread.as_millis()).unwrap_or(u32::MAX);
@@ -101,11 +103,18 @@ pub(crate) async fn serve(port: Port, drain: Duration, shutdown: CancellationTok
                     let _best_effort = set_tcp_user_timeout(&stream, unread_ms);
                     let (builder, tls, doors, leaving) =
                         (Arc::clone(&builder), tls.clone(), doors.clone(), leaving.clone());
+                    let served = Served {
+                        builder,
+                        doors,
+                        limits,
+                        leaving,
+                        metrics,
+                    };
                     connections.spawn(async move {
                         match tls {
-                            None => connection(builder, stream, peer, doors, limits, leaving).await,
+                            None => served.connection(stream, peer).await,
                             Some(tls) => match tls.accept(stream).await {
-                                Ok(stream) => connection(builder, stream, peer, doors, limits, leaving).await,
+                                Ok(stream) => served.connection(stream, peer).await,
                                 Err(error) => tracing::debug!(%error, %peer, "TLS: no agreement"),
                             },
                         }
@@ -130,48 +139,99 @@ pub(crate) async fn serve(port: Port, drain: Duration, shutdown: CancellationTok
     }
 }
 
-async fn connection(
+/// What a connection is served with.
+struct Served {
     builder: Arc<Builder<TokioExecutor>>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
     doors: Inner,
     limits: Connections,
     leaving: CancellationToken,
-) {
-    let used = Arc::new(AtomicBool::new(false));
-    let service = hyper::service::service_fn({
-        let used = Arc::clone(&used);
-        move |request: Request<Incoming>| {
-            used.store(true, Ordering::Relaxed);
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Socket(peer));
-            let answer = doors.pass(request);
-            async move { Ok::<_, std::convert::Infallible>(answer.await) }
-        }
-    });
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut first_request = pin!(tokio::time::sleep(limits.first_request));
-    let mut too_old = pin!(tokio::time::sleep(limits.age_max));
-    let (mut waiting, mut young) = (true, true);
-    loop {
-        tokio::select! {
-            ended = serving.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, %peer, "connection ended");
-                }
-                return;
+    metrics: Arc<Metrics>,
+}
+
+/// How far a connection has come towards its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    /// Nobody has asked for anything.
+    Young,
+    /// It was asked to take no more calls.
+    Asked,
+    /// Its streams were ended.
+    Over,
+}
+
+impl Served {
+    async fn connection(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
+        let Self {
+            builder,
+            doors,
+            limits,
+            leaving,
+            metrics,
+        } = self;
+        let used = Arc::new(AtomicBool::new(false));
+        let socket = Socket {
+            peer,
+            over: CancellationToken::new(),
+        };
+        let over = socket.over.clone();
+        let service = hyper::service::service_fn({
+            let used = Arc::clone(&used);
+            move |request: Request<Incoming>| {
+                used.store(true, Ordering::Relaxed);
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(socket.clone());
+                let answer = doors.pass(request);
+                async move { Ok::<_, std::convert::Infallible>(answer.await) }
             }
-            () = first_request.as_mut(), if waiting => {
-                // Nothing came: somebody holds connections, or half of a preface, open.
-                if !used.load(Ordering::Relaxed) {
+        });
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut first_request = pin!(tokio::time::sleep(limits.first_request));
+        let mut step = pin!(tokio::time::sleep(limits.age_max));
+        let (mut waiting, mut staying, mut age) = (true, true, Age::Young);
+        loop {
+            tokio::select! {
+                ended = serving.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, %peer, "connection ended");
+                    }
                     return;
                 }
-                waiting = false;
-            }
-            () = async { tokio::select! { () = too_old.as_mut() => {}, () = leaving.cancelled() => {} } }, if young => {
-                serving.as_mut().graceful_shutdown();
-                young = false;
+                () = first_request.as_mut(), if waiting => {
+                    // Nothing came: somebody holds connections, or half of a preface, open.
+                    if !used.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    waiting = false;
+                }
+                () = leaving.cancelled(), if staying => {
+                    serving.as_mut().graceful_shutdown();
+                    staying = false;
+                }
+                // While the server leaves too: its drain may be longer.
+                () = step.as_mut() => {
+                    let patience = match age {
+                        Age::Young => {
+                            serving.as_mut().graceful_shutdown();
+                            age = Age::Asked;
+                            limits.age_grace
+                        }
+                        Age::Asked => {
+                            metrics.connection_cut();
+                            over.cancel();
+                            age = Age::Over;
+                            LAST_WORDS
+                        }
+                        Age::Over => {
+                            tracing::debug!(%peer, "a connection past its age did not end, and is cut");
+                            return;
+                        }
+                    };
+                    step.as_mut().reset(tokio::time::Instant::now() + patience);
+                }
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     admit: Histogram<f64>,
     connections: UpDownCounter<i64>,
     connections_refused: Counter<u64>,
+    connections_cut: Counter<u64>,
     streams: UpDownCounter<i64>,
     gaps: Counter<u64>,
     quotes_missed: Counter<u64>,
@@ -49,6 +50,10 @@ impl Metrics {
                 .u64_counter("fulcrum.gateway.connections.refused")
                 .with_description("Connections closed because their address had as many as one may have.")
                 .build(),
+            connections_cut: meter
+                .u64_counter("fulcrum.gateway.connections.cut")
+                .with_description("Connections that were asked to end for their age, did not, and were ended.")
+                .build(),
             streams: meter
                 .i64_up_down_counter("fulcrum.gateway.streams")
                 .with_description("Streams open now.")
@@ -65,6 +70,7 @@ impl Metrics {
         // There from the start, so that the first one shows as a rise.
         metrics.gaps.add(0, &[]);
         metrics.connections_refused.add(0, &[]);
+        metrics.connections_cut.add(0, &[]);
         metrics.quotes_missed.add(0, &[]);
         metrics
     }
@@ -110,6 +116,11 @@ impl Metrics {
     /// A connection was closed because its address has too many.
     pub fn connection_refused(&self) {
         self.connections_refused.add(1, &[]);
+    }
+
+    /// A connection did not end by itself when it was asked to for its age.
+    pub fn connection_cut(&self) {
+        self.connections_cut.add(1, &[]);
     }
 
     /// A stream began (1) or ended (-1).

@@ -39,14 +39,15 @@ impl Pages {
         Self { document }
     }
 
+    /// Whether the process answers. Whether calls would be carried out is another question: health, and readiness elsewhere.
+    pub fn alive(method: &Method, path: &str) -> Option<Response<Body>> {
+        (reads(method) && path == "/healthz").then(|| answer("application/json", "{\"status\":\"ok\"}"))
+    }
+
     /// The page of a path, if it is one.
     pub fn page(&self, method: &Method, path: &str) -> Option<Response<Body>> {
-        if method != Method::GET && method != Method::HEAD {
+        if !reads(method) {
             return None;
-        }
-        // Whether calls would be carried out is another question: health, and readiness elsewhere.
-        if path == "/healthz" {
-            return Some(answer("application/json", "{\"status\":\"ok\"}"));
         }
         let document = self.document.as_ref()?;
         Some(match path {
@@ -57,6 +58,10 @@ impl Pages {
             _ => return None,
         })
     }
+}
+
+fn reads(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
 }
 
 fn answer(media_type: &'static str, text: &str) -> Response<Body> {

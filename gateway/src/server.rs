@@ -20,9 +20,8 @@ use contracts::v1::operation_service_server::OperationServiceServer;
 use contracts::v1::trade_service_server::TradeServiceServer;
 use contracts::v1::usage_service_server::UsageServiceServer;
 use contracts::v1::wallet_service_server::WalletServiceServer;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use http_body::Body as _;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
@@ -33,7 +32,6 @@ use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, Service as _, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use transcode::{HeaderField, Options, Services, StreamOptions, Transcoder};
 use uuid::Uuid;
 
 use crate::GatewayError;
@@ -43,14 +41,14 @@ use crate::balance::Balances;
 use crate::config::Config;
 use crate::deadline;
 use crate::entrance::Entrance;
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::house::House;
 use crate::limits::{self, Crowds, Limiter, Peer, Principals};
 use crate::market::Markets;
 use crate::methods;
 use crate::metrics::Metrics;
 use crate::operation::Operations;
-use crate::pages::Pages;
+use crate::rest::Rest;
 use crate::room::Room;
 use crate::trace::{self, Door, REQUEST_ID};
 use crate::trade::Trades;
@@ -58,21 +56,22 @@ use crate::usage::Usages;
 use crate::wallet::Wallets;
 
 /// Largest message that is looked at, after decompression. Requests are far smaller.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Deepest JSON.
-const JSON_DEPTH_MAX: usize = 16;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Longest request id taken from a client.
 const REQUEST_ID_MAX: usize = 128;
 /// How long browsers may remember what they may send.
 const CORS_AGE_MAX: Duration = Duration::from_secs(600);
 /// How often limits forget those who went away.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// How long after the longest deadline a REST call is given up: the room answers before.
-const REST_GRACE: Duration = Duration::from_secs(1);
 
-/// The address of the socket that a request came in through.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Socket(pub SocketAddr);
+/// The connection that a request came in through. An extension of the request.
+#[derive(Clone, Debug)]
+pub(crate) struct Socket {
+    /// The address at its other end.
+    pub peer: SocketAddr,
+    /// Told when its time is over: its streams end.
+    pub over: CancellationToken,
+}
 
 /// Puts a service behind its size limit and in front of its compressions.
 macro_rules! offered {
@@ -91,7 +90,8 @@ pub(crate) struct Front {
     pub metrics: Arc<Metrics>,
     pub principals: Arc<Principals>,
     pub entrance: Entrance,
-    crowds: Crowds,
+    pub crowds: Crowds,
+    pub addresses: Arc<Limiter<Peer>>,
 }
 
 impl Front {
@@ -102,6 +102,7 @@ impl Front {
             principals: Arc::new(Principals::new(config.limits.principal)),
             entrance: Entrance::default(),
             crowds: Crowds::new(config.calls.in_flight_max),
+            addresses: Arc::new(Limiter::new(config.limits.address)),
         }
     }
 }
@@ -114,14 +115,10 @@ pub(crate) fn doors(
     leaving: &CancellationToken,
 ) -> Result<Inner, GatewayError> {
     let inside = behind(config, front, health, leaving)?;
-    let rest = transcoder()?;
     let hall = Hall {
+        rest: Rest::new(config, front, inside.clone())?,
         inside,
-        crowds: front.crowds.clone(),
-        pages: Pages::new(&rest, config.reflection),
-        rest,
         hops: config.limits.forwarded_hops,
-        rest_max: config.deadlines.max + REST_GRACE,
     };
     let dispatch = Inner::new(tower::service_fn(move |request| {
         let hall = hall.clone();
@@ -135,12 +132,8 @@ pub(crate) fn doors(
 #[derive(Clone)]
 struct Hall {
     inside: Inner,
-    crowds: Crowds,
-    rest: Transcoder,
-    pages: Pages,
+    rest: Rest,
     hops: usize,
-    /// Longest that a REST call may take until its headers go out.
-    rest_max: Duration,
 }
 
 /// What all doors lead to: the stack, and what it ends in.
@@ -156,7 +149,7 @@ pub(crate) fn behind(
 /// The room's stack, the same for all doors.
 fn stack(config: &Config, others: Routes, front: &Front, leaving: &CancellationToken) -> Result<Inner, GatewayError> {
     let verifier = Arc::new(Verifier::new(&config.tokens)?);
-    let addresses: Arc<Limiter<Peer>> = Arc::new(Limiter::new(config.limits.address));
+    let addresses = Arc::clone(&front.addresses);
     let principals = Arc::clone(&front.principals);
     let crowds = front.crowds.clone();
     tokio::spawn(
@@ -263,33 +256,10 @@ fn describing(config: &Config, health: HealthServer<impl Health>) -> Result<Rout
     Ok(routes.routes().prepare())
 }
 
-/// REST, as the annotations of the contract say.
-fn transcoder() -> Result<Transcoder, GatewayError> {
-    let mut options = Options {
-        error_domain: contracts::ERROR_DOMAIN.to_owned(),
-        ..Options::default()
-    };
-    options.limits.body_bytes_max = MESSAGE_BYTES_MAX;
-    options.limits.json_depth_max = JSON_DEPTH_MAX;
-    options.headers.fields.push(HeaderField {
-        header: HeaderName::from_static("idempotency-key"),
-        field: "request_id".to_owned(),
-    });
-    options.streams = StreamOptions {
-        // Long enough for a snapshot or a refusal, short enough for a page that waits for its stream to open.
-        first_message_wait: Duration::from_secs(1),
-        event_id_field: Some("sequence".to_owned()),
-        resume_field: Some("resume_after_sequence".to_owned()),
-        ..StreamOptions::default()
-    };
-    Transcoder::decode(DESCRIPTOR_SET, Services::only(methods::services()), options)
-        .map_err(|cause| GatewayError::Config(format!("REST bindings: {cause}")))
-}
-
 /// Sends a request through its door.
 async fn dispatch(hall: Hall, mut request: Request<Body>) -> Response<Body> {
-    if let Some(Socket(address)) = request.extensions().get().copied() {
-        let peer = Peer::of(address, request.headers(), hall.hops);
+    if let Some(socket) = request.extensions().get::<Socket>() {
+        let peer = Peer::of(socket.peer, request.headers(), hall.hops);
         request.extensions_mut().insert(peer);
     }
     let door = door(&request);
@@ -297,49 +267,11 @@ async fn dispatch(hall: Hall, mut request: Request<Body>) -> Response<Body> {
     match door {
         Door::Grpc => hall.inside.pass(request).await,
         Door::GrpcWeb => settled(GrpcWebLayer::new().layer(hall.inside).call(request).await),
-        Door::Rest => {
-            if let Some(page) = hall.pages.page(request.method(), request.uri().path()) {
-                return page;
-            }
-            let id = request.headers().get(REQUEST_ID).cloned();
-            let answer = rest(&hall, request).await;
-            let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
-            match answer {
-                Ok(response) => in_our_words(&hall.rest, response, id),
-                Err(failure) => hall.rest.error_response(failure::named(&failure.into(), id, "")),
-            }
-        }
+        Door::Rest => hall.rest.answer(request).await,
     }
 }
 
-/// Answers by REST, or says what went wrong outside of the room.
-async fn rest(hall: &Hall, request: Request<Body>) -> Result<Response<Body>, Failure> {
-    // The body is read out here, in front of the room and its deadline: a slow one must not stay for ever.
-    let request = hall.crowds.reading(request)?;
-    let call = hall.rest.clone().into_service(hall.inside.clone()).call(request);
-    let answer = tokio::time::timeout(hall.rest_max, call).await;
-    answer.map(settled).map_err(|_| Failure::Expired)
-}
-
-/// What the transcoder refused by itself says what every other error says: a reason of the contract, and which request it was.
-fn in_our_words(rest: &Transcoder, response: Response<Body>, request_id: &str) -> Response<Body> {
-    let Some(refusal) = response.extensions().get::<transcode::Refusal>() else {
-        return response;
-    };
-    let status = failure::named(&failure::of_rest(refusal), request_id, "");
-    let mut worded = rest.error_response(status);
-    *worded.status_mut() = response.status();
-    // To a HEAD.
-    if response.body().is_end_stream() {
-        *worded.body_mut() = Body::empty();
-    }
-    if let Some(allow) = response.headers().get(ALLOW) {
-        worded.headers_mut().insert(ALLOW, allow.clone());
-    }
-    worded
-}
-
-fn settled(answer: Result<Response<Body>, Infallible>) -> Response<Body> {
+pub(crate) fn settled(answer: Result<Response<Body>, Infallible>) -> Response<Body> {
     match answer {
         Ok(response) => response,
         Err(never) => match never {},
@@ -450,11 +382,5 @@ mod tests {
         for bad in ["*", "https://*", "trade.example.com", "https://a/b", "ftp://a", ""] {
             assert!(cors(&[bad.into()]).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn the_rest_bindings_of_the_contract_are_sound() {
-        let bindings = transcoder().unwrap();
-        assert!(bindings.bindings().len() >= 19, "{bindings:?}");
     }
 }

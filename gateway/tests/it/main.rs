@@ -11,6 +11,7 @@ mod edges;
 mod faults;
 mod history;
 mod pages;
+mod rest;
 mod streams;
 mod tls;
 mod tokens;

@@ -138,6 +138,9 @@ pub(crate) struct GatewaySettings {
     /// After this a client is asked to connect anew, so that load spreads over new replicas.
     #[arg(long, env = "FULCRUM_CONNECTION_AGE_MAX", default_value = "30m", value_name = "TIME", value_parser = duration)]
     connection_age_max: Duration,
+    /// How long after that its streams may go on before they are ended.
+    #[arg(long, env = "FULCRUM_CONNECTION_AGE_GRACE", default_value = "5m", value_name = "TIME", value_parser = duration)]
+    connection_age_grace: Duration,
     /// Most streams at once.
     #[arg(long, env = "FULCRUM_STREAMS_MAX", default_value_t = 10_000, value_name = "COUNT")]
     streams_max: usize,
@@ -259,6 +262,7 @@ impl GatewaySettings {
             address_max: self.connections_address_max,
             first_request: self.first_request,
             age_max: self.connection_age_max,
+            age_grace: self.connection_age_grace,
             ..Connections::default()
         };
         config.streams = Streams {
