@@ -1,7 +1,7 @@
 //! One client's stream of account events: a snapshot or a replay, then each change, with heartbeats between.
 //!
-//! It subscribes first and reads the state after, so nothing falls between the two; what comes twice is recognised by
-//! its sequence.
+//! It subscribes first, to a stream that somebody reads, and reads the state after, so nothing falls between the two; what
+//! comes twice is recognised by its sequence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,7 @@ pub(crate) fn open<C: Calls>(
         "StreamAccountEvents",
         move |out| async move {
             let shard = room.shard(&it.account_id);
+            room.events.met(shard).await;
             let subscription = room.events.subscribe(shard, &it.account_id);
             let mut watcher = Watcher {
                 shard,

@@ -12,12 +12,15 @@ use std::time::Duration;
 use bus::{EventReader, EventRow};
 use contracts::bus::JournalEntry;
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::watch;
 
 use super::wire;
 use crate::history::History;
 
 /// Most entries that are fetched from the journal for subscribers when the stream has a gap; past it they get a `GAP`.
 const REPAIR_MAX: u64 = 10_000;
+/// How long a new stream waits for the first contact.
+const CONTACT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long one read of the journal may take: the other shards wait for it.
 const REPAIR_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -26,6 +29,8 @@ pub(crate) struct EventHub {
     shards: Vec<Watched>,
     next_id: AtomicU64,
     queue_max: usize,
+    /// Reads that ended, with something or without.
+    reads: watch::Sender<u64>,
 }
 
 /// One shard.
@@ -53,7 +58,16 @@ impl EventHub {
             shards: shards.collect(),
             next_id: AtomicU64::new(0),
             queue_max: queue_max.max(1),
+            reads: watch::Sender::new(0),
         }
+    }
+
+    /// Waits for the first contact with a shard's stream, or until it is seen that Redis is away. Who subscribes before it is told of a
+    /// gap when it comes, because nobody knows what was published until then.
+    pub async fn met(&self, shard: u32) {
+        let mut reads = self.reads.subscribe();
+        let met = reads.wait_for(|reads| *reads > 0 || self.of(shard).known().is_some());
+        let _after_all_the_same = tokio::time::timeout(CONTACT_PATIENCE, met).await;
     }
 
     /// Watches one account. Every entry handed out from now on reaches the queue, or the queue ends.
@@ -197,7 +211,13 @@ fn step(position: Option<u64>, first: u64, last: u64) -> Step {
 /// Follows the event streams for ever.
 pub(crate) async fn follow(hub: Arc<EventHub>, mut reader: EventReader, history: History) {
     loop {
-        for read in reader.next().await {
+        let read = reader.next().await;
+        for (shard, found) in hub.shards.iter().zip(reader.positions()) {
+            if shard.known().is_none() && found.is_some() {
+                shard.break_off();
+            }
+        }
+        for read in read {
             for row in &read.rows {
                 take(&hub, &history, read.shard, row).await;
             }
@@ -207,6 +227,7 @@ pub(crate) async fn follow(hub: Arc<EventHub>, mut reader: EventReader, history:
                 shard.moved(*found);
             }
         }
+        hub.reads.send_modify(|reads| *reads += 1);
     }
 }
 
@@ -316,6 +337,23 @@ mod tests {
         let _here = hub.subscribe(0, "alice");
         assert!(!hub.of(0).pass(9));
         assert_eq!(hub.position(0), 8, "it is to be handed out first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_waits_for_the_first_contact_but_not_for_ever() {
+        let hub = Arc::new(EventHub::new(1, 8));
+        let begun = tokio::time::Instant::now();
+        hub.met(0).await;
+        assert_eq!(begun.elapsed(), CONTACT_PATIENCE, "nobody follows");
+        let waiting = tokio::spawn({
+            let hub = Arc::clone(&hub);
+            async move { hub.met(0).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        hub.reads.send_modify(|reads| *reads += 1);
+        waiting.await.unwrap();
+        assert_eq!(begun.elapsed(), CONTACT_PATIENCE, "no time passed");
     }
 
     #[tokio::test]

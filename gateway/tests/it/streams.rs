@@ -125,6 +125,36 @@ async fn streams_end_with_unavailable_when_the_server_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn streams_end_with_unavailable_when_their_connections_time_is_over_and_go_on_over_another() {
+    let aged = |config: &mut gateway::Config| {
+        config.connections.age_max = Duration::from_millis(300);
+        config.connections.age_grace = Duration::from_millis(300);
+    };
+    let gateway = start_with(nowhere(), aged).await;
+    let authorization = bearer(&token(&["demo"]));
+    let headers = [("authorization", authorization.as_str())];
+    for _ in 0..2 {
+        let answer = call_stream(gateway.address, &events("demo"), &headers).await;
+        assert_eq!((answer.code, answer.reason.as_str()), (14, "NOT_ACCEPTED"));
+        assert!(
+            matches!(answer.messages[0].event, Some(Event::Snapshot(_))),
+            "{answer:?}"
+        );
+    }
+    // The same over SSE: the event's id is where to go on.
+    let request = http::Request::get(format!("http://{}{}", gateway.address, events("demo").path))
+        .header("host", "x")
+        .header("accept", "text/event-stream")
+        .header("authorization", &authorization);
+    let answer = send(gateway.address, false, request.body(bytes::Bytes::new()).unwrap()).await;
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert!(
+        text.contains("id: 7") && text.contains("NOT_ACCEPTED") && text.contains("RetryInfo"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn there_is_a_place_for_so_many_streams() {
     let gateway = start_with(nowhere(), |config| config.streams.count_max = 1).await;
     let authorization = bearer(&token(&["demo"]));
@@ -208,6 +238,32 @@ async fn committed_entries_are_told_and_what_redis_lost_comes_from_the_journal()
         panic!("a heartbeat at the end: {last:?}")
     };
     assert_eq!(beat.last_sequence, 14);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_before_redis_was_there_is_told_of_a_gap_and_never_left_in_silence() {
+    let mut redis = PrivateRedis::start().await;
+    let bus = Redis::open(&redis.url()).unwrap();
+    // Published before the gateway could see it, and after the snapshot of 7.
+    redis.kill();
+    let gateway = start_with(nowhere(), |config| config.redis = bus.clone()).await;
+    let authorization = bearer(&token(&["demo"]));
+    let address = gateway.address;
+    let stream = tokio::spawn(async move {
+        let headers = [("authorization", authorization.as_str()), ("grpc-timeout", "30S")];
+        call_stream(address, &events("demo"), &headers).await
+    });
+    while gateway.engine.of("demo").is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    redis.start_again().await;
+    let publisher = RedisShardBus::new(bus.clone(), bus.commands().await.unwrap(), shard("demo"));
+    publisher.publish(&rows([deposited(8, "demo")])).await.unwrap();
+    let streamed = stream.await.unwrap();
+    let Some(Event::Gap(gap)) = &streamed.messages.last().unwrap().event else {
+        panic!("a gap: {streamed:?}")
+    };
+    assert_eq!((streamed.code, gap.resume_after_sequence), (0, 7), "{streamed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
