@@ -41,8 +41,8 @@ impl Inside {
         stopped: &CancellationToken,
     ) -> Result<Self, GatewayError> {
         let front = Front::new(config);
-        let room = crate::room(config, &front, shards, calls, stopped);
-        front.entrance.open(server::inside(&room));
+        let room = crate::room(config, &front, shards, calls.clone(), stopped);
+        front.entrance.open(server::inside(&room), move || calls.is_full());
         let (_, health) = tonic_health::server::health_reporter();
         server::behind(config, &front, health, stopped).map(Self)
     }

@@ -124,7 +124,8 @@ impl Opening {
         tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
         let following = quote_hub::follow(Arc::clone(&room.quotes), config.redis);
         tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
-        front.entrance.open(server::inside(&room));
+        let calls = room.calls.clone();
+        front.entrance.open(server::inside(&room), move || calls.is_full());
         let watching = health::watch(room, self.reporter, self.told, self.leaving);
         tokio::spawn(stopped.run_until_cancelled_owned(watching));
     }

@@ -20,6 +20,8 @@ pub(crate) struct Method {
     pub streams: bool,
     /// Whether it changes something.
     pub mutates: bool,
+    /// Whether it waits for an engine, and has no place when too many do.
+    pub waits: bool,
 }
 
 static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
@@ -34,6 +36,7 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
                 name: method.name().to_owned(),
                 streams: method.server_streaming(),
                 mutates: mutates(method.name()),
+                waits: !method.server_streaming() && service.name() != "UsageService",
             };
             (format!("/{}/{}", known.service, known.name), known)
         })
@@ -75,6 +78,9 @@ mod tests {
             .collect();
         assert_eq!(streams.len(), 2, "{streams:?}");
         assert!(find("/fulcrum.v1.TradeService/OpenTrade").unwrap().mutates);
+        assert!(find("/fulcrum.v1.BalanceService/GetBalance").unwrap().waits);
+        assert!(!find("/fulcrum.v1.UsageService/GetUsage").unwrap().waits);
+        assert!(!find("/fulcrum.v1.TradeService/StreamAccountEvents").unwrap().waits);
         assert!(find("/fulcrum.v1.TradeService/Nothing").is_none());
     }
 }

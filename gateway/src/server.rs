@@ -40,7 +40,7 @@ use crate::auth::{self, Verifier};
 use crate::balance::Balances;
 use crate::config::Config;
 use crate::deadline;
-use crate::entrance::Entrance;
+use crate::entrance::{self, Entrance};
 use crate::failure::Failure;
 use crate::house::House;
 use crate::limits::{self, Crowds, Limiter, Peer, Principals};
@@ -159,7 +159,7 @@ fn stack(config: &Config, others: Routes, front: &Front, leaving: &CancellationT
     );
 
     let (metrics, deadlines, leaving) = (Arc::clone(&front.metrics), config.deadlines, leaving.clone());
-    let entrance = front.entrance.clone();
+    let (entrance, before, counted) = (front.entrance.clone(), front.entrance.clone(), Arc::clone(&metrics));
     let inmost = tower::service_fn(move |request: Request<Body>| {
         let (entrance, mut others) = (entrance.clone(), others.clone());
         async move {
@@ -170,7 +170,11 @@ fn stack(config: &Config, others: Routes, front: &Front, leaving: &CancellationT
         }
     });
     Ok(ServiceBuilder::new()
-        // First, so that even a refused call is traced and counted, and every error names its request.
+        // First, because it is there to spare all that follows.
+        .layer(around(move |request, inner| {
+            entrance::turn_away(before.clone(), Arc::clone(&counted), request, inner)
+        }))
+        // Then this, so that even a refused call is traced and counted, and every error names its request.
         .layer(around(move |request, inner| {
             trace::observe(Arc::clone(&metrics), request, inner)
         }))

@@ -1,5 +1,6 @@
 //! What surrounds a call: deadlines, limits, sizes, CORS, health, reflection, drain.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -93,6 +94,39 @@ async fn a_timeout_that_is_none_is_refused_and_none_at_all_sends_nothing() {
     .await;
     assert_eq!(answer.status.as_u16(), 400);
     assert!(gateway.engine.of("demo").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_too_many_wait_a_call_is_turned_away_before_its_token_is_looked_at() {
+    let gateway = start().await;
+    let authorization = bearer(&token(&["demo"]));
+    gateway.engine.full.store(true, Ordering::Relaxed);
+    for door in DOORS {
+        for case in [order("demo"), balances("demo")] {
+            for headers in [&[("authorization", authorization.as_str())][..], &[]] {
+                let (answer, outcome) = call(gateway.address, door, &case, headers).await;
+                assert_eq!((outcome.code, outcome.reason()), (14, "NOT_ACCEPTED"), "{door:?}");
+                assert_eq!(outcome.detail("RetryInfo").unwrap()["retryDelay"], "0.500s");
+                let named = &outcome.detail("RequestInfo").unwrap()["requestId"];
+                assert_eq!(answer.headers["x-request-id"], named.as_str().unwrap(), "{door:?}");
+                // Its limit was not touched either: it may come back at once when there is room.
+                assert!(!answer.headers.contains_key("ratelimit-limit"), "{door:?}");
+            }
+        }
+        let usage = get("UsageService/GetUsage", "/v1/usage", json!({}));
+        let (_, outcome) = call(gateway.address, door, &usage, &[("authorization", &authorization)]).await;
+        assert_eq!(outcome.code, 0, "{door:?}: what waits for no engine is answered");
+    }
+    assert!(gateway.engine.of("demo").is_empty());
+    gateway.engine.full.store(false, Ordering::Relaxed);
+    let (_, outcome) = call(
+        gateway.address,
+        Door::Grpc,
+        &order("demo"),
+        &[("authorization", &authorization)],
+    )
+    .await;
+    assert_eq!(outcome.code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,9 @@ const POP_MAX: usize = 512;
 pub trait Calls: Clone + Send + Sync + 'static {
     /// Sends `request` (its `correlation_id` and `reply_to` are filled in here) and waits for the reply until `deadline`.
     fn call(&self, request: Request, deadline: Instant) -> impl Future<Output = Result<Reply, CallError>> + Send;
+
+    /// Whether a call would be refused now because too many wait already.
+    fn is_full(&self) -> bool;
 }
 
 /// Why there is no reply.
@@ -115,10 +118,15 @@ impl Waiting {
         self.limit.store(limit.min(self.limit_max), Ordering::Relaxed);
     }
 
+    /// Whether as many wait as may.
+    fn is_full(&self, callers: &HashMap<u128, oneshot::Sender<Outcome>>) -> bool {
+        callers.len() >= self.limit.load(Ordering::Relaxed)
+    }
+
     /// Takes a caller on, unless too many wait.
     fn admit(&self, correlation: u128, answer: oneshot::Sender<Outcome>) -> bool {
         let mut callers = self.lock();
-        let room = callers.len() < self.limit.load(Ordering::Relaxed);
+        let room = !self.is_full(&callers);
         if room {
             callers.insert(correlation, answer);
         }
@@ -231,6 +239,10 @@ impl<L: CallLists + Sync> Calls for Caller<L> {
             // The sender is dropped only at shutdown; the request may stand in the queue.
             Ok(Err(_)) | Err(_) => Err(CallError::UnknownOutcome),
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.is_full(&self.waiting.lock())
     }
 }
 

@@ -141,4 +141,8 @@ impl Calls for InVirtualTime {
         request.expires_at_us = now_us + u64::try_from(left.as_micros()).expect("a short run");
         self.caller.call(request, deadline).await
     }
+
+    fn is_full(&self) -> bool {
+        self.caller.is_full()
+    }
 }

@@ -1,5 +1,6 @@
 //! An engine that is played: canned answers, and a memory of what it was asked.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bus::{CallError, Calls, NotAccepted};
@@ -19,6 +20,8 @@ use super::SHARDS;
 #[derive(Clone, Default)]
 pub struct Played {
     pub seen: Arc<Mutex<Vec<Request>>>,
+    /// Too many wait for it.
+    pub full: Arc<AtomicBool>,
 }
 
 impl Played {
@@ -51,6 +54,10 @@ impl Calls for Played {
             )),
             _ => Ok(played(request)),
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 }
 
