@@ -281,3 +281,6 @@ pub async fn prune<J: Journal>(journal: &J, shard: u32, window: Limits, kept: Du
     }
     Ok(pruned)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,14 @@
 //! and still be safe: what is older than the [`Window::horizon_ms`] is refused, never executed, so an entry that left the window cannot
 //! come back as new. The window is a function of the journal: a replay arrives at the same one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bus::mutants::{self, Mutant};
 use contracts::bus::operation_record::Outcome;
 use contracts::bus::{OperationRecord, WindowEntry};
 use engine_core::Timestamp;
+use indexmap::IndexMap;
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -80,25 +81,67 @@ pub struct Remembered {
 
 /// What the window knows of an operation.
 #[derive(Debug, PartialEq)]
-pub enum Lookup<'a> {
+pub enum Lookup {
     /// Never seen, and young enough to be executed.
     New,
     /// Seen with the same command.
-    Repeat(&'a Remembered),
+    Repeat(Box<Remembered>),
     /// Seen with another command.
     Reused,
     /// Too old to tell: not to be executed.
     Expired,
 }
 
+/// A remembered operation as it is kept: its bytes, because there are millions and hardly one is ever asked for again.
+#[derive(Debug)]
+struct Kept {
+    sequence: u64,
+    at: Timestamp,
+    /// Encoded `OperationRecord`.
+    record: Box<[u8]>,
+}
+
+impl Kept {
+    fn of(sequence: u64, at: Timestamp, record: &OperationRecord) -> Self {
+        Self {
+            sequence,
+            at,
+            record: record.encode_to_vec().into_boxed_slice(),
+        }
+    }
+
+    fn hash(&self) -> u128 {
+        xxh3_128_with_seed(&self.record, self.sequence)
+    }
+
+    fn read(&self) -> Remembered {
+        Remembered {
+            sequence: self.sequence,
+            at: self.at,
+            record: OperationRecord::decode(&*self.record).expect("we encoded it"),
+        }
+    }
+}
+
+/// The operations whose ids were made in the same stretch, in the order in which they came. They have a table of their own, so that no
+/// table grows large: one that does makes somebody wait while it moves.
+#[derive(Debug, Default)]
+struct Bucket {
+    kept: IndexMap<OperationKey, Kept>,
+    /// Sum of their hashes.
+    hash: u128,
+}
+
 /// The operations of the last day.
 #[derive(Debug)]
 pub struct Window {
-    entries: HashMap<OperationKey, Remembered>,
-    buckets: BTreeMap<u64, Vec<OperationKey>>,
+    buckets: BTreeMap<u64, Bucket>,
+    count: usize,
     horizon_ms: u64,
     limits: Limits,
     hash: u128,
+    /// Forgotten and not freed yet: that is done a few at a time.
+    forgotten: Vec<IndexMap<OperationKey, Kept>>,
 }
 
 impl Default for Window {
@@ -112,11 +155,12 @@ impl Window {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
-            entries: HashMap::new(),
             buckets: BTreeMap::new(),
+            count: 0,
             horizon_ms: 0,
             limits,
             hash: 0,
+            forgotten: Vec::new(),
         }
     }
 
@@ -129,13 +173,13 @@ impl Window {
     /// How many operations it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.count
     }
 
     /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.count == 0
     }
 
     /// Sum of the hashes of its entries.
@@ -146,10 +190,9 @@ impl Window {
 
     /// What is known of an operation whose command hashes to `payload_hash`.
     #[must_use]
-    pub fn lookup(&self, key: &OperationKey, payload_hash: &[u8], at: Timestamp) -> Lookup<'_> {
-        let known = self.entries.get(key).filter(|_| !mutants::is(Mutant::NoDedupe));
-        match known {
-            Some(seen) if seen.record.payload_hash == payload_hash => Lookup::Repeat(seen),
+    pub fn lookup(&self, key: &OperationKey, payload_hash: &[u8], at: Timestamp) -> Lookup {
+        match self.get(key).filter(|_| !mutants::is(Mutant::NoDedupe)) {
+            Some(seen) if seen.record.payload_hash == payload_hash => Lookup::Repeat(Box::new(seen)),
             Some(_) => Lookup::Reused,
             None if key.time_ms() < self.horizon_at(at) && !mutants::is(Mutant::EvictWithoutAgeCheck) => {
                 Lookup::Expired
@@ -160,38 +203,36 @@ impl Window {
 
     /// The operation, whatever its command was.
     #[must_use]
-    pub fn get(&self, key: &OperationKey) -> Option<&Remembered> {
-        self.entries.get(key)
+    pub fn get(&self, key: &OperationKey) -> Option<Remembered> {
+        let bucket = self.buckets.get(&self.bucket_of(key))?;
+        bucket.kept.get(key).map(Kept::read)
     }
 
     /// Remembers an operation, and forgets what is too old or too much.
-    pub fn insert(&mut self, sequence: u64, at: Timestamp, record: OperationRecord) {
-        self.place(Remembered { sequence, at, record });
+    pub fn insert(&mut self, sequence: u64, at: Timestamp, record: &OperationRecord) {
+        self.place(Kept::of(sequence, at, record), record);
         self.horizon_ms = self.horizon_at(at);
         while let Some(bucket) = self.buckets.first_entry() {
             let bucket_end = (*bucket.key() + 1) * self.limits.bucket_ms;
-            let full = self.entries.len() > self.limits.operations_max;
+            let full = self.count > self.limits.operations_max;
             if bucket_end > self.horizon_ms && !full {
                 break;
             }
             // The horizon moves first: an id in this minute is refused from now on, so forgetting it is safe.
             self.horizon_ms = self.horizon_ms.max(bucket_end);
-            for key in bucket.remove() {
-                if let Some(forgotten) = self.entries.remove(&key) {
-                    self.hash = self.hash.wrapping_sub(hash_of(&forgotten));
-                }
-            }
+            let bucket = bucket.remove();
+            self.count -= bucket.kept.len();
+            self.hash = self.hash.wrapping_sub(bucket.hash);
+            self.forgotten.push(bucket.kept);
         }
+        self.free_some();
     }
 
     /// Puts an entry of a snapshot back, with the horizon that goes with it set by [`Window::set_horizon`].
-    pub fn restore(&mut self, entry: WindowEntry) -> Option<()> {
+    pub fn restore(&mut self, entry: &WindowEntry) -> Option<()> {
         let at = Timestamp::from_micros(i64::try_from(entry.at_us).ok()?);
-        self.place(Remembered {
-            sequence: entry.sequence,
-            at,
-            record: entry.operation?,
-        });
+        let record = entry.operation.as_ref()?;
+        self.place(Kept::of(entry.sequence, at, record), record);
         Some(())
     }
 
@@ -202,29 +243,45 @@ impl Window {
 
     /// Everything it holds, by the minute of the id.
     pub fn entries(&self) -> impl Iterator<Item = WindowEntry> + '_ {
-        self.buckets
-            .values()
-            .flatten()
-            .filter_map(|key| self.entries.get(key))
-            .map(|seen| WindowEntry {
-                sequence: seen.sequence,
-                at_us: micros(seen.at),
-                operation: Some(seen.record.clone()),
-            })
+        let kept = self.buckets.values().flat_map(|bucket| bucket.kept.values());
+        kept.map(|kept| {
+            let Remembered { sequence, at, record } = kept.read();
+            WindowEntry {
+                sequence,
+                at_us: micros(at),
+                operation: Some(record),
+            }
+        })
     }
 
-    fn place(&mut self, remembered: Remembered) {
-        let Some(key) = key_of(&remembered.record) else { return };
-        self.hash = self.hash.wrapping_add(hash_of(&remembered));
-        self.buckets
-            .entry(key.time_ms() / self.limits.bucket_ms)
-            .or_default()
-            .push(key.clone());
-        if let Some(replaced) = self.entries.insert(key, remembered) {
-            // Only a journal that holds one operation twice can bring us here; the recorder's unique key tells it to people.
-            self.hash = self.hash.wrapping_sub(hash_of(&replaced));
-            tracing::error!(sequence = replaced.sequence, "an operation stands in the journal twice");
+    fn place(&mut self, kept: Kept, record: &OperationRecord) {
+        let Some(key) = key_of(record) else { return };
+        let (sequence, hash) = (kept.sequence, kept.hash());
+        let bucket = self.buckets.entry(self.bucket_of(&key)).or_default();
+        let replaced = bucket.kept.insert(key, kept);
+        // Only a journal that holds one operation twice can bring us to the second; the recorder's unique key tells it to people.
+        let change = replaced.as_ref().map_or(hash, |it| hash.wrapping_sub(it.hash()));
+        bucket.hash = bucket.hash.wrapping_add(change);
+        self.hash = self.hash.wrapping_add(change);
+        match replaced {
+            None => self.count += 1,
+            Some(_) => tracing::error!(sequence, "an operation stands in the journal twice"),
         }
+    }
+
+    /// More than comes with each insertion, so that it ends.
+    fn free_some(&mut self) {
+        const AT_ONCE: usize = 4;
+        if let Some(kept) = self.forgotten.last_mut() {
+            kept.truncate(kept.len().saturating_sub(AT_ONCE));
+            if kept.is_empty() {
+                self.forgotten.pop();
+            }
+        }
+    }
+
+    fn bucket_of(&self, key: &OperationKey) -> u64 {
+        key.time_ms() / self.limits.bucket_ms
     }
 
     fn horizon_at(&self, at: Timestamp) -> u64 {
@@ -244,10 +301,6 @@ pub fn key_of(record: &OperationRecord) -> Option<OperationKey> {
 #[must_use]
 pub fn micros(at: Timestamp) -> u64 {
     u64::try_from(at.micros()).unwrap_or(0)
-}
-
-fn hash_of(remembered: &Remembered) -> u128 {
-    xxh3_128_with_seed(&remembered.record.encode_to_vec(), remembered.sequence)
 }
 
 /// Whether an outcome is remembered: what is told "nothing happened, send it again" must stay able to happen.
@@ -306,7 +359,7 @@ mod tests {
     #[test]
     fn a_repeat_is_recognised_and_a_reuse_too() {
         let mut window = Window::default();
-        window.insert(1, at(T0), record("alice", id(T0, 1), b"a"));
+        window.insert(1, at(T0), &record("alice", id(T0, 1), b"a"));
         assert!(
             matches!(window.lookup(&key("alice", id(T0, 1)), b"a", at(T0)), Lookup::Repeat(seen) if seen.sequence == 1)
         );
@@ -316,16 +369,16 @@ mod tests {
     #[test]
     fn the_same_id_of_another_principal_is_another_operation() {
         let mut window = Window::default();
-        window.insert(1, at(T0), record("alice", id(T0, 1), b"a"));
+        window.insert(1, at(T0), &record("alice", id(T0, 1), b"a"));
         assert_eq!(window.lookup(&key("bob", id(T0, 1)), b"a", at(T0)), Lookup::New);
     }
 
     #[test]
     fn what_left_the_window_is_refused_never_new() {
         let mut window = Window::default();
-        window.insert(1, at(T0), record("alice", id(T0, 1), b"a"));
+        window.insert(1, at(T0), &record("alice", id(T0, 1), b"a"));
         let later = T0 + DAY_MS + 120_000;
-        window.insert(2, at(later), record("alice", id(later, 2), b"b"));
+        window.insert(2, at(later), &record("alice", id(later, 2), b"b"));
         assert_eq!(window.len(), 1);
         assert_eq!(
             window.lookup(&key("alice", id(T0, 1)), b"a", at(later)),
@@ -338,7 +391,7 @@ mod tests {
         let mut window = of_at_most(10);
         for n in 0..100 {
             let time = T0 + n * BUCKET_MS;
-            window.insert(n + 1, at(time), record("alice", id(time, n), b"a"));
+            window.insert(n + 1, at(time), &record("alice", id(time, n), b"a"));
             assert!(window.len() <= 10);
         }
         for n in 0..100 {
@@ -353,20 +406,20 @@ mod tests {
         let mut window = of_at_most(50);
         for n in 0..200 {
             let time = T0 + n * 7_000;
-            window.insert(n + 1, at(time), record("alice", id(time, n), b"a"));
+            window.insert(n + 1, at(time), &record("alice", id(time, n), b"a"));
         }
         let mut restored = of_at_most(50);
         restored.set_horizon(window.horizon_ms());
         for entry in window.entries() {
-            restored.restore(entry).unwrap();
+            restored.restore(&entry).unwrap();
         }
         assert_eq!(
             (restored.hash(), restored.len(), restored.horizon_ms()),
             (window.hash(), window.len(), window.horizon_ms())
         );
         let time = T0 + 200 * 7_000;
-        window.insert(201, at(time), record("alice", id(time, 200), b"a"));
-        restored.insert(201, at(time), record("alice", id(time, 200), b"a"));
+        window.insert(201, at(time), &record("alice", id(time, 200), b"a"));
+        restored.insert(201, at(time), &record("alice", id(time, 200), b"a"));
         assert_eq!(restored.hash(), window.hash());
     }
 }

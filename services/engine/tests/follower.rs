@@ -1,30 +1,15 @@
 //! What a follower does beside a leader: snapshots that the leader does not notice, and pruning of what they make needless.
-#![allow(clippy::print_stderr, reason = "what was measured is for people")]
 
 mod mesh;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use contracts::bus::request::Command;
-use contracts::bus::{Request, VenueQuote, reply};
-use contracts::v1;
 use engine::follow;
-use engine::journal::{Journal as _, PgJournal};
-use engine::recover::Replica;
-use engine::shard::Shard;
+use engine::journal::PgJournal;
 use engine::window::Limits;
-use engine_core::Timestamp;
-use mesh::{Mesh, long};
+use mesh::Mesh;
 use sqlx::Connection as _;
 use uuid::Uuid;
-
-/// Open trades of the large state; `FULCRUM_TEST_TRADES` makes it larger by hand.
-const TRADES: usize = 10_000;
-/// Of one account.
-const TRADES_EACH: usize = 20;
-/// Snapshots that a leader works beside before its longest stall is told, and how often that is tried on a machine with other work.
-const SNAPSHOTS: i64 = 3;
-const TRIES: usize = 5;
 
 async fn number(mesh: &Mesh, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&mesh.pool).await.expect("a number")
@@ -64,103 +49,6 @@ async fn a_leader_goes_on_while_its_snapshot_cannot_be_written() {
     assert!(number(&mesh, "SELECT seq FROM shard_head").await >= before + 100);
     holding.rollback().await.unwrap();
     trade_until(&mut mesh, "SELECT count(*) > 0 FROM snapshot_head").await;
-    engine.stop().await.expect("stops in order");
-}
-
-/// A shard with so many open trades, each remembered with its answer.
-fn large(trades: usize) -> Shard {
-    let now = Timestamp::from_micros(engine::inbox::wall_us());
-    let us = u64::try_from(now.micros()).expect("after 1970");
-    let mut shard = Shard::new(0);
-    shard.configure(now, &engine::default_instruments());
-    let quote = VenueQuote {
-        symbol: "SOL_USDC".to_owned(),
-        bid: "200.00".to_owned(),
-        ask: "200.02".to_owned(),
-        venue_time_us: us,
-        update_id: 1,
-        ..VenueQuote::default()
-    };
-    shard.observe(now, &quote, "", &mut Vec::new());
-    let mut act = |account: usize, command: Command| {
-        let account = format!("account-{account}");
-        let request = Request {
-            principal: account.clone(),
-            account_id: account,
-            request_id: Uuid::now_v7().as_bytes().to_vec().into(),
-            expires_at_us: us + 1_000_000,
-            command: Some(command),
-            ..Request::default()
-        };
-        let outcome = shard.handle(now, &request).reply.outcome;
-        assert!(matches!(outcome, Some(reply::Outcome::Response(_))), "{outcome:?}");
-    };
-    for account in 0..trades / TRADES_EACH {
-        act(
-            account,
-            Command::InitializeWallet(v1::InitializeWalletRequest::default()),
-        );
-        for _ in 0..TRADES_EACH {
-            act(account, Command::OpenTrade(long("10", "2")));
-        }
-    }
-    assert_eq!(shard.state().open_trades(), trades);
-    shard
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_does_not_wait_for_the_snapshot_of_a_large_state() {
-    let trades = std::env::var("FULCRUM_TEST_TRADES").map_or(TRADES, |text| text.parse().expect("a number"));
-    let mut mesh = Mesh::start(1).await;
-    let replica = Replica {
-        shard: large(trades),
-        chain: [7; 32],
-    };
-    let began = Instant::now();
-    let (head, chunks) = replica.snapshot();
-    let snapshot = began.elapsed();
-    let journal = PgJournal::connect(&mesh.postgres.url(), 1).await.unwrap();
-    journal.write_snapshot(0, &head, &chunks).await.unwrap();
-    sqlx::query("UPDATE shard_head SET seq = $1, chain = $2")
-        .bind(i64::try_from(head.sequence).unwrap())
-        .bind(head.chain.as_slice())
-        .execute(&mesh.pool)
-        .await
-        .unwrap();
-    drop(replica);
-    let began = Instant::now();
-    let engine = mesh.engine("e1").leads_all(1).await;
-    let recovery = began.elapsed();
-    mesh.initialize("demo").await;
-    mesh.priced("SOL_USDC", "200.00", "200.02").await;
-
-    // The follower takes one snapshot after the other, because something changed each time it looks.
-    let newest = "SELECT coalesce(max(seq), 0) FROM snapshot_head";
-    let mut longest = Vec::new();
-    for _ in 0..TRIES {
-        let (mut seen, mut written, mut stall) = (number(&mesh, newest).await, 0, Duration::ZERO);
-        while written < SNAPSHOTS {
-            mesh.quote("SOL_USDC", "200.00", "200.02").await;
-            let asked = Instant::now();
-            mesh.open("demo", Uuid::now_v7(), "1", "1").await.expect("opens");
-            stall = stall.max(asked.elapsed());
-            let now = number(&mesh, newest).await;
-            written += i64::from(now > seen);
-            seen = now;
-        }
-        longest.push(stall);
-        if stall < snapshot / 2 {
-            break;
-        }
-    }
-    eprintln!(
-        "{trades} open trades, {} chunks: one snapshot takes {snapshot:?}, a start {recovery:?}; longest waits for an answer {longest:?}",
-        head.chunks
-    );
-    assert!(
-        longest.iter().any(|stall| *stall < snapshot / 2),
-        "each time somebody waited as long as for a snapshot ({snapshot:?}): {longest:?}"
-    );
     engine.stop().await.expect("stops in order");
 }
 

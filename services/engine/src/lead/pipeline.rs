@@ -5,7 +5,6 @@ use bus::{Addressed, EventRow, Incoming, ShardBus as _};
 use bytes::Bytes;
 use contracts::bus::{Failure, JournalBatch, JournalEntry, reply};
 use contracts::v1::ErrorReason;
-use futures::FutureExt as _;
 use futures::future::join_all;
 use prost::Message as _;
 use tokio::time::Instant;
@@ -122,29 +121,27 @@ impl<G: Ground> Leader<G> {
             return;
         };
         let began = Instant::now();
-        let told = |shard| self.led.get(shard).map(|led| led.metrics.replied(began.elapsed()));
-        let shards: Vec<u32> = committed.iter().map(|part| part.shard).collect();
         let replies: Vec<Addressed> = committed
             .iter_mut()
             .flat_map(|part| std::mem::take(&mut part.replies))
             .collect();
         // Redis may be away: the answers are then found by a repeat, the events by the next leader or a reader of the journal, and
         // what was not trimmed is recognised.
-        let (replied, in_step) = futures::join!(
-            sender.bus.reply(&replies).inspect(|_| shards.iter().for_each(|shard| {
-                told(shard);
-            })),
-            join_all(
-                committed
-                    .iter()
-                    .filter_map(|part| Some(self.led.get(&part.shard)?.tidy_up(part)))
-            ),
-        );
-        if let Err(error) = replied {
-            tracing::warn!(%error, "replies not sent");
-        }
-        for (shard, in_step) in shards.iter().zip(in_step) {
-            if let Some(led) = self.led.get_mut(shard) {
+        let replying = async {
+            if let Err(error) = sender.bus.reply(&replies).await {
+                tracing::warn!(%error, "replies not sent");
+            }
+            for led in committed.iter().filter_map(|part| self.led.get(&part.shard)) {
+                led.metrics.replied(began.elapsed());
+            }
+        };
+        let tidying = committed.iter().filter_map(|part| {
+            let led = self.led.get(&part.shard)?;
+            Some(async move { (part.shard, led.tidy_up(part).await) })
+        });
+        let ((), in_step) = futures::join!(replying, join_all(tidying));
+        for (shard, in_step) in in_step {
+            if let Some(led) = self.led.get_mut(&shard) {
                 led.astray |= !in_step;
             }
         }

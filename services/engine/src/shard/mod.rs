@@ -262,7 +262,7 @@ impl Shard {
                 what,
             })?;
             if let Some(operation) = &entry.operation {
-                self.remember(at, operation.clone());
+                self.remember(at, operation);
             }
         }
         self.price_cursor.clone_from(&batch.price_cursor);
@@ -311,7 +311,7 @@ impl Shard {
         Ok(())
     }
 
-    fn remember(&mut self, at: Timestamp, record: OperationRecord) {
+    fn remember(&mut self, at: Timestamp, record: &OperationRecord) {
         // A refused operation is the account's last change too: a reader that saw the refusal must be able to wait for it.
         if let Ok(account) = AccountId::new(&record.account_id)
             && self.state.account(&account).is_some()

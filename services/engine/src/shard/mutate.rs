@@ -23,10 +23,7 @@ impl Shard {
         let hash = payload_hash(&request.account_id, sent);
         match self.window.lookup(&key, &hash, at) {
             Lookup::New => {}
-            Lookup::Repeat(seen) => {
-                let (sequence, outcome) = (seen.sequence, seen.record.outcome.clone());
-                return self.repeat_reply(request, sequence, outcome);
-            }
+            Lookup::Repeat(seen) => return self.repeat_reply(request, seen.sequence, seen.record.outcome),
             Lookup::Reused => return self.read_reply(request, Err(reused())),
             Lookup::Expired => return self.read_reply(request, Err(expired_id(self.window.horizon_ms()))),
         }
@@ -92,7 +89,7 @@ impl Shard {
             account_id: account.to_string(),
             outcome: Some(outcome.clone()),
         };
-        self.remember(at, record.clone());
+        self.remember(at, &record);
         let entry = JournalEntry {
             sequence: self.sequence,
             at_us: micros(at),

@@ -134,7 +134,7 @@ impl Shard {
             entry: Some(contracts::bus::WindowEntry {
                 sequence: seen.sequence,
                 at_us: micros(seen.at),
-                operation: Some(seen.record.clone()),
+                operation: Some(seen.record),
             }),
             window_start_ms: self.window.horizon_ms(),
         }

@@ -66,7 +66,7 @@ impl Shard {
                 entities
                     .push(EntityOwned::decode(bytes).map_err(|_| corrupt("an entity of the snapshot cannot be read"))?);
             }
-            for operation in chunk.operations {
+            for operation in &chunk.operations {
                 shard
                     .window
                     .restore(operation)
