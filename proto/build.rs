@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     prost.out_dir(&out);
     tonic_prost_build::configure()
         .bytes(".fulcrum.bus.v1")
+        .codec_path("crate::codec::Small")
         .compile_fds_with_config(set, prost)?;
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! The contracts: public API (`fulcrum.v1`), bus and journal formats (`fulcrum.bus.v1`), and what both sides of a wire must agree on.
 //!
 //! Everything generated stands in [`v1`], [`bus`] and [`google`]; [`DESCRIPTOR_SET`] is the same as data, with the REST bindings.
-//! Written by hand are [`decimal`] (canonical decimal text), [`shard`] (which shard an account lives on), [`request_id`] (UUIDv7 and its
+//! Written by hand are [`codec`] (how large the buffers of a call are), [`decimal`] (canonical decimal text), [`shard`] (which shard an account lives on), [`request_id`] (UUIDv7 and its
 //! time) and [`names`] (account ids and symbols): rules of the wire that gateway and engine must not each invent.
 
+pub mod codec;
 pub mod decimal;
 pub mod names;
 pub mod request_id;
