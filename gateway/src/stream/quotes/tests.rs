@@ -25,6 +25,10 @@ impl Calls for Lists {
             ..Default::default()
         })
     }
+
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 fn instrument(symbol: &str) -> Instrument {
