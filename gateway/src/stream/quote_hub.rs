@@ -100,7 +100,10 @@ impl QuoteHub {
                 next.count = before.count + 1;
                 Arc::clone(known)
             }
-            None => symbol.into(),
+            None => {
+                next.count = 1;
+                symbol.into()
+            }
         };
         all.insert(Arc::clone(&symbol), next);
         // Under the lock: who subscribes and then takes a snapshot has each tick in one of the two.
@@ -245,7 +248,7 @@ pub(super) mod tests {
         while let Ok(tick) = ticks.try_recv() {
             seen.push((tick.latest.prices.bid.to_string(), tick.latest.count));
         }
-        let want = [("12", 3), ("13", 4), ("14", 5), ("15", 6)].map(|(bid, count)| (bid.to_owned(), count));
+        let want = [("12", 1), ("13", 2), ("14", 3), ("15", 4)].map(|(bid, count)| (bid.to_owned(), count));
         assert_eq!(seen, want);
     }
 }

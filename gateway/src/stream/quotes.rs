@@ -117,6 +117,7 @@ async fn every_tick<C: Calls>(mut terms: Asked<C>, symbols: &[String], out: &Out
                     out.send(told(quote)).await?;
                 }
             }
+            reader.begun = true;
             ages_at = Some(Instant::now());
         }
         tokio::select! {
@@ -157,18 +158,25 @@ async fn every_tick<C: Calls>(mut terms: Asked<C>, symbols: &[String], out: &Out
 
 /// What one reader of every tick was told of each symbol: which, and how current it was then.
 #[derive(Default)]
-struct Reader(HashMap<Arc<str>, Mark>);
+struct Reader {
+    told: HashMap<Arc<str>, Mark>,
+    /// It has seen what there was when it came: what there was not has had no tick before.
+    begun: bool,
+}
 
 impl Reader {
     /// How many ticks lie between what was told and this one.
     fn missed(&self, symbol: &str, latest: &Latest) -> u64 {
-        let told = self.0.get(symbol);
-        told.map_or(0, |told| latest.count.saturating_sub(told.version + 1))
+        match self.told.get(symbol) {
+            Some(told) => latest.count.saturating_sub(told.version + 1),
+            None if self.begun => latest.count.saturating_sub(1),
+            None => 0,
+        }
     }
 
     /// What is to be told of a tick: nothing when it was told before, or is not to be shown.
     fn take(&mut self, listing: &Listing, symbol: &Arc<str>, latest: &Latest, now_us: u64) -> Option<Quote> {
-        if self.0.get(symbol).is_some_and(|told| told.version >= latest.count) {
+        if self.told.get(symbol).is_some_and(|told| told.version >= latest.count) {
             return None;
         }
         let shown = public(listing, symbol, latest, now_us);
@@ -177,13 +185,13 @@ impl Reader {
             version: latest.count,
             ..Mark::default()
         };
-        self.0.insert(Arc::clone(symbol), mark.unwrap_or(unseen));
+        self.told.insert(Arc::clone(symbol), mark.unwrap_or(unseen));
         shown.map(|(_, quote)| quote)
     }
 
     /// Whether what was told last is that quote, and less current by now.
     fn aged(&mut self, mark: &Mark, quote: &Quote) -> bool {
-        match self.0.get_mut(quote.symbol.as_str()) {
+        match self.told.get_mut(quote.symbol.as_str()) {
             Some(told) if told.version == mark.version && told.state != mark.state => {
                 *told = *mark;
                 true

@@ -158,6 +158,18 @@ async fn a_reader_too_slow_for_every_tick_is_told_how_many_it_missed_and_goes_on
 }
 
 #[tokio::test]
+async fn a_reader_that_came_before_the_first_quote_misses_none_in_silence_either() {
+    let room = room();
+    let mut slow = watch(&room, &[], Duration::ZERO);
+    publish(&room, "A", 1..=1);
+    assert_eq!(next_quote(&mut slow).await, ("A".into(), 1));
+    publish(&room, "B", 1..=5_000);
+    let gap = next(&mut slow).await.gap.expect("a gap");
+    assert_eq!((gap.symbol.as_str(), gap.missed), ("B", 4_999));
+    assert_eq!(next_quote(&mut slow).await, ("B".into(), 5_000));
+}
+
+#[tokio::test]
 async fn a_quote_that_goes_stale_comes_again_and_an_idle_reader_is_woken_for_nothing_else() {
     let room = room();
     let terms = crate::market::Listing::from(["A", "B"].map(instrument).to_vec());
