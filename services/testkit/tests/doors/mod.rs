@@ -4,16 +4,18 @@
 //! gRPC goes through tonic's client. The others are spelt out over plain HTTP/1.1, and the REST address is made from the annotations of
 //! the contract, so that neither shares code with what it tests.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "every test binary uses a part of it")]
+
+mod answer;
+mod contract;
+mod web;
 
 use std::net::SocketAddr;
-use std::str::FromStr as _;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::{BufMut as _, Bytes};
 use futures::future::Either;
 use futures::{FutureExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -21,20 +23,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use prost::Message as _;
-use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
-    Value as Field,
-};
-use serde_json::{Map, Value, json};
+use prost_reflect::MethodDescriptor;
+use serde_json::Value;
 use tokio::net::TcpStream;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-static POOL: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(contracts::DESCRIPTOR_SET).expect("our own build made it"));
+pub use answer::Answer;
+pub use contract::{by_rest, canonical_answer, canonical_error, in_path, input, methods, mutates, streams};
+
+use answer::rest_answer;
+use contract::{from_bytes, message, method, path, rest, rewritten, to_bytes};
+use web::{Raw, WebReader, web_answer};
 
 /// How a client comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,110 +56,6 @@ impl Door {
             Self::GrpcWebText => "text",
             Self::Rest => "rest",
         }
-    }
-}
-
-/// What came back.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The gRPC code, whichever the door.
-    pub code: Code,
-    /// The text for a person.
-    pub message: String,
-    /// The typed details.
-    pub details: Vec<Value>,
-    /// The response; null after an error.
-    pub body: Value,
-}
-
-impl Answer {
-    fn ok(body: Value) -> Self {
-        Self {
-            code: Code::Ok,
-            message: String::new(),
-            details: Vec::new(),
-            body,
-        }
-    }
-
-    /// From what gRPC sends.
-    fn failed(status: &Status) -> Self {
-        let descriptor = message("google.rpc.Status");
-        let details = DynamicMessage::decode(descriptor, status.details()).expect("details are a google.rpc.Status");
-        let it = Self::from_json(&to_json(&details));
-        if !status.details().is_empty() {
-            assert_eq!(
-                (it.code, it.message.as_str()),
-                (status.code(), status.message()),
-                "the details say the same as the status"
-            );
-        }
-        Self {
-            code: status.code(),
-            message: status.message().to_owned(),
-            ..it
-        }
-    }
-
-    /// From the JSON of a `google.rpc.Status`.
-    fn from_json(status: &Value) -> Self {
-        let code = status["code"]
-            .as_i64()
-            .and_then(|code| i32::try_from(code).ok())
-            .expect("a code");
-        Self {
-            code: code.into(),
-            message: status["message"].as_str().unwrap_or_default().to_owned(),
-            details: status["details"].as_array().cloned().unwrap_or_default(),
-            body: Value::Null,
-        }
-    }
-
-    /// The details of one type.
-    pub fn detail(&self, name: &str) -> Option<&Value> {
-        let url = format!("type.googleapis.com/google.rpc.{name}");
-        self.details.iter().find(|detail| detail["@type"] == url.as_str())
-    }
-
-    /// What a client branches on; empty when all is well.
-    pub fn reason(&self) -> &str {
-        self.detail("ErrorInfo")
-            .and_then(|info| info["reason"].as_str())
-            .unwrap_or_default()
-    }
-
-    /// The fields at fault.
-    pub fn fields(&self) -> Vec<&str> {
-        let violations = self
-            .detail("BadRequest")
-            .and_then(|it| it["fieldViolations"].as_array());
-        violations
-            .into_iter()
-            .flatten()
-            .filter_map(|it| it["field"].as_str())
-            .collect()
-    }
-
-    /// The response.
-    ///
-    /// # Panics
-    /// When it is none.
-    #[track_caller]
-    pub fn good(self) -> Value {
-        assert_eq!(
-            self.code,
-            Code::Ok,
-            "{} {}: {}",
-            self.reason(),
-            self.message,
-            json!(self.details)
-        );
-        self.body
-    }
-
-    /// The whole of it, for comparing.
-    pub fn all(&self) -> Value {
-        json!({"code": format!("{:?}", self.code), "message": self.message, "details": self.details, "body": self.body})
     }
 }
 
@@ -459,259 +355,5 @@ pub async fn next(messages: &mut Messages) -> Value {
     match futures::future::select(Box::pin(looking), Box::pin(tokio::time::sleep(Duration::from_secs(60)))).await {
         Either::Left((message, _)) => message,
         Either::Right(_) => panic!("the stream says nothing"),
-    }
-}
-
-/// The answer of a method as another client wrote it in ProtoJSON, in the form in which answers are compared.
-pub fn canonical_answer(name: &str, json: &Value) -> Value {
-    rewritten(&method(name).output(), json)
-}
-
-/// The same of a refusal.
-pub fn canonical_error(json: &Value) -> Value {
-    rewritten(&message("google.rpc.Status"), json)
-}
-
-/// All methods of the contract.
-pub fn methods() -> Vec<String> {
-    let services = POOL.services().filter(|it| it.package_name() == "fulcrum.v1");
-    services
-        .flat_map(|service| {
-            service
-                .methods()
-                .map(|method| method.name().to_owned())
-                .collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// Verb, address and body of a call by REST.
-pub fn by_rest(name: &str, request: &Value) -> (Method, String, Vec<u8>) {
-    rest(&method(name), request)
-}
-
-fn method(name: &str) -> MethodDescriptor {
-    let services = POOL.services().filter(|it| it.package_name() == "fulcrum.v1");
-    let mut methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
-    methods
-        .find(|method| method.name() == name)
-        .unwrap_or_else(|| panic!("there is no method {name}"))
-}
-
-fn message(name: &str) -> MessageDescriptor {
-    POOL.get_message_by_name(name)
-        .unwrap_or_else(|| panic!("there is no message {name}"))
-}
-
-fn path(method: &MethodDescriptor) -> String {
-    format!("/{}/{}", method.parent_service().full_name(), method.name())
-}
-
-fn read(descriptor: &MessageDescriptor, json: &Value) -> DynamicMessage {
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    DynamicMessage::deserialize_with_options(descriptor.clone(), json, &options)
-        .unwrap_or_else(|error| panic!("{json} is no {}: {error}", descriptor.full_name()))
-}
-
-fn to_bytes(descriptor: &MessageDescriptor, json: &Value) -> Vec<u8> {
-    read(descriptor, json).encode_to_vec()
-}
-
-fn from_bytes(descriptor: &MessageDescriptor, bytes: &[u8]) -> Value {
-    to_json(&DynamicMessage::decode(descriptor.clone(), bytes).expect("a message of its method"))
-}
-
-/// The one form in which answers are compared: every field, by its JSON name.
-fn to_json(message: &DynamicMessage) -> Value {
-    let options = SerializeOptions::new().skip_default_fields(false);
-    message
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .expect("JSON")
-}
-
-/// JSON that a door wrote, in the form in which answers are compared.
-fn rewritten(descriptor: &MessageDescriptor, json: &Value) -> Value {
-    to_json(&read(descriptor, json))
-}
-
-/// Verb, address and body by the annotation of a method.
-fn rest(method: &MethodDescriptor, request: &Value) -> (Method, String, Vec<u8>) {
-    let extension = POOL.get_extension_by_name("google.api.http").expect("the annotation");
-    let options = method.options();
-    let rule = options.get_extension(&extension);
-    let rule = rule.as_message().expect("a rule");
-    let text = |name: &str| {
-        let field = rule.get_field_by_name(name).map(|it| it.into_owned());
-        field
-            .and_then(|it: Field| it.as_str().map(ToOwned::to_owned))
-            .unwrap_or_default()
-    };
-    let (verb, template) = match (text("get"), text("post")) {
-        (get, _) if !get.is_empty() => (Method::GET, get),
-        (_, post) => (Method::POST, post),
-    };
-    let mut rest: Map<String, Value> = request.as_object().expect("an object").clone();
-    let mut path = String::new();
-    for (index, part) in template.split('{').enumerate() {
-        let Some((name, fixed)) = part.split_once('}').filter(|_| index > 0) else {
-            path += part;
-            continue;
-        };
-        let value = rest
-            .remove(name)
-            .unwrap_or_else(|| panic!("{name} is part of the address"));
-        let value = value.as_str().expect("text").to_owned();
-        path += &utf8_percent_encode(&value, NON_ALPHANUMERIC).to_string();
-        path += fixed;
-    }
-    if text("body") == "*" {
-        return (verb, path, Value::Object(rest).to_string().into_bytes());
-    }
-    let pairs = rest.iter().flat_map(|(name, value)| {
-        let values = match value {
-            Value::Array(values) => values.clone(),
-            value => vec![value.clone()],
-        };
-        values.into_iter().map(move |value| {
-            let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-            format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC))
-        })
-    });
-    let query: Vec<String> = pairs.collect();
-    let mark = if query.is_empty() { "" } else { "?" };
-    (verb, format!("{path}{mark}{}", query.join("&")), Vec::new())
-}
-
-fn rest_answer(method: &MethodDescriptor, status: StatusCode, body: &[u8]) -> Answer {
-    let json: Value = serde_json::from_slice(body)
-        .unwrap_or_else(|error| panic!("{} {status}: {error}: {}", method.name(), String::from_utf8_lossy(body)));
-    if status == StatusCode::OK {
-        return Answer::ok(rewritten(&method.output(), &json));
-    }
-    let answer = Answer::from_json(&rewritten(&message("google.rpc.Status"), &json));
-    let expected = match answer.code {
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
-        Code::Unauthenticated => 401,
-        Code::PermissionDenied => 403,
-        Code::NotFound => 404,
-        Code::AlreadyExists | Code::Aborted => 409,
-        // Two names for too much: of one body, and of calls.
-        Code::ResourceExhausted if answer.reason() == "BODY_TOO_LARGE" => 413,
-        Code::ResourceExhausted => 429,
-        Code::Unimplemented => 501,
-        Code::Unavailable => 503,
-        Code::DeadlineExceeded => 504,
-        _ => 500,
-    };
-    assert_eq!(status.as_u16(), expected, "{:?} {}", answer.code, answer.message);
-    answer
-}
-
-/// Takes the frames of grpc-web apart as they come.
-struct WebReader {
-    text: bool,
-    encoded: Vec<u8>,
-    held: Vec<u8>,
-    messages: std::collections::VecDeque<Bytes>,
-    trailers: Option<HeaderMap>,
-}
-
-impl WebReader {
-    fn new(headers: &HeaderMap, door: Door) -> Self {
-        // An error without a message may say it all in the headers.
-        let trailers = headers.contains_key("grpc-status").then(|| headers.clone());
-        let text = door == Door::GrpcWebText;
-        Self {
-            text,
-            encoded: Vec::new(),
-            held: Vec::new(),
-            messages: std::collections::VecDeque::new(),
-            trailers,
-        }
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        if self.text {
-            self.encoded.extend(bytes);
-            // Each piece is padded by itself, so padding may stand anywhere.
-            let whole = self.encoded.len() / 4 * 4;
-            for quantum in self.encoded.drain(..whole).collect::<Vec<_>>().chunks(4) {
-                self.held.extend(BASE64_STANDARD.decode(quantum).expect("base64"));
-            }
-        } else {
-            self.held.extend(bytes);
-        }
-        while self.held.len() >= 5 {
-            let length = (&self.held[1..5]).get_u32() as usize;
-            if self.held.len() < 5 + length {
-                return;
-            }
-            let frame: Vec<u8> = self.held.drain(..5 + length).collect();
-            if frame[0] & 0x80 == 0 {
-                self.messages.push_back(Bytes::from(frame).slice(5..));
-            } else {
-                self.trailers = Some(trailers(&frame[5..]));
-            }
-        }
-    }
-}
-
-fn trailers(text: &[u8]) -> HeaderMap {
-    let text = std::str::from_utf8(text).expect("text");
-    let lines = text.lines().filter(|line| !line.is_empty());
-    lines
-        .map(|line| {
-            let (name, value) = line.split_once(':').expect("a name and a value");
-            let name = HeaderName::from_str(&name.to_ascii_lowercase()).expect("a name");
-            (name, value.trim().parse::<HeaderValue>().expect("a value"))
-        })
-        .collect()
-}
-
-fn web_answer(method: &MethodDescriptor, mut reader: WebReader) -> Answer {
-    let trailers = reader.trailers.take().expect("trailers");
-    let status = Status::from_header_map(&trailers).expect("a status");
-    match (status.code(), reader.messages.pop_front()) {
-        (Code::Ok, Some(bytes)) => Answer::ok(from_bytes(&method.output(), &bytes)),
-        (Code::Ok, None) => panic!("{} answers OK and says nothing", method.name()),
-        _ => Answer::failed(&status),
-    }
-}
-
-/// Messages as the bytes they are.
-#[derive(Clone, Copy, Debug)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }
