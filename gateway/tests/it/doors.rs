@@ -1,6 +1,8 @@
 //! gRPC, grpc-web (both encodings) and REST give the same answer to the same call, good or bad.
 
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+use serde_json::Value;
 use testkit::PrivatePostgres;
 
 use crate::support::{Case, DOORS, Door, Running, bearer, call, get, post, start, start_with, token, trade};
@@ -8,330 +10,129 @@ use crate::support::{Case, DOORS, Door, Running, bearer, call, get, post, start,
 const ID: &str = "01900000-0000-7000-8000-000000000001";
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// Every unary method with a request that is carried out.
-fn good() -> Vec<Case> {
-    let (one, two) = (trade(1).trade_id, trade(2).trade_id);
-    let demo = || json!({"accountId": "demo"});
-    let with = |more: Value| {
-        let mut all = demo();
-        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        all
-    };
-    let account = &["accountId"][..];
-    let both = &["accountId", "tradeId"][..];
-    let money = json!({"requestId": ID, "amount": {"currencyCode": "USDC", "amount": "100.00"}});
-    let open =
-        json!({"requestId": ID, "symbol": "SOL_USDC", "side": "SIDE_LONG", "margin": "100.00", "leverage": "10"});
-    vec![
-        post(
-            "WalletService/InitializeWallet",
-            "/v1/accounts/demo/wallet:initialize",
-            account,
-            with(json!({"requestId": ID})),
-        ),
-        post(
-            "WalletService/Deposit",
-            "/v1/accounts/demo/wallet:deposit",
-            account,
-            with(money.clone()),
-        ),
-        post(
-            "WalletService/Withdraw",
-            "/v1/accounts/demo/wallet:withdraw",
-            account,
-            with(money),
-        ),
-        get(
-            "WalletService/ListTransactions",
-            "/v1/accounts/demo/transactions?pageSize=2",
-            with(json!({"pageSize": 2})),
-        ),
-        post(
-            "TradeService/OpenTrade",
-            "/v1/accounts/demo/trades",
-            account,
-            with(open),
-        ),
-        post(
-            "TradeService/CloseTrade",
-            &format!("/v1/accounts/demo/trades/{two}:close"),
-            both,
-            with(json!({"tradeId": two, "requestId": ID, "percent": "50"})),
-        ),
-        post(
-            "TradeService/ModifyTrade",
-            &format!("/v1/accounts/demo/trades/{two}:modify"),
-            both,
-            with(json!({"tradeId": two, "requestId": ID, "clearStopLoss": true})),
-        ),
-        get(
-            "TradeService/GetTrade",
-            &format!("/v1/accounts/demo/trades/{two}"),
-            with(json!({"tradeId": two})),
-        ),
-        get(
-            "TradeService/GetTrade",
-            &format!("/v1/accounts/demo/trades/{one}"),
-            with(json!({"tradeId": one})),
-        ),
-        get(
-            "TradeService/ListTrades",
-            "/v1/accounts/demo/trades?status=TRADE_STATUS_OPEN",
-            with(json!({"status": 1})),
-        ),
-        get("TradeService/ListTrades", "/v1/accounts/demo/trades", demo()),
-        get("BalanceService/ListBalances", "/v1/accounts/demo/balances", demo()),
-        get(
-            "BalanceService/ListBalances",
-            "/v1/accounts/me/balances",
-            json!({"accountId": "me"}),
-        ),
-        get(
-            "BalanceService/GetBalance",
-            "/v1/accounts/demo/balances/USDC",
-            with(json!({"currencyCode": "USDC"})),
-        ),
-        get("BalanceService/GetAccountSummary", "/v1/accounts/demo/summary", demo()),
-        get("MarketService/ListInstruments", "/v1/instruments", json!({})),
-        get(
-            "MarketService/GetInstrument",
-            "/v1/instruments/SOL_USDC",
-            json!({"symbol": "SOL_USDC"}),
-        ),
-        get(
-            "MarketService/GetQuote",
-            "/v1/quotes/SOL_USDC",
-            json!({"symbol": "SOL_USDC"}),
-        ),
-        get(
-            "MarketService/ListCandles",
-            "/v1/candles/SOL_USDC?interval=CANDLE_INTERVAL_1M",
-            json!({"symbol": "SOL_USDC", "interval": 2}),
-        ),
-        get(
-            "OperationService/GetOperation",
-            &format!("/v1/accounts/demo/operations/{ID}"),
-            with(json!({"requestId": ID})),
-        ),
-    ]
+/// Every unary method with requests that are carried out: method, verb, address by REST, the whole message. ID, ONE and TWO stand for an
+/// operation, a closed trade and an open one.
+const GOOD: &str = r#"
+WalletService/InitializeWallet    POST /v1/accounts/demo/wallet:initialize  {"accountId": "demo", "requestId": "ID"}
+WalletService/Deposit             POST /v1/accounts/demo/wallet:deposit     {"accountId": "demo", "requestId": "ID", "amount": {"currencyCode": "USDC", "amount": "100.00"}}
+WalletService/Withdraw            POST /v1/accounts/demo/wallet:withdraw    {"accountId": "demo", "requestId": "ID", "amount": {"currencyCode": "USDC", "amount": "100.00"}}
+WalletService/ListTransactions    GET  /v1/accounts/demo/transactions?pageSize=2  {"accountId": "demo", "pageSize": 2}
+WalletService/ListTransactions    GET  /v1/accounts/demo/transactions?orderBy=sequence%20desc  {"accountId": "demo", "orderBy": "sequence desc"}
+TradeService/OpenTrade            POST /v1/accounts/demo/trades             {"accountId": "demo", "requestId": "ID", "symbol": "SOL_USDC", "side": "SIDE_LONG", "margin": "100.00", "leverage": "10"}
+TradeService/CloseTrade           POST /v1/accounts/demo/trades/TWO:close   {"accountId": "demo", "tradeId": "TWO", "requestId": "ID", "percent": "50"}
+TradeService/ModifyTrade          POST /v1/accounts/demo/trades/TWO:modify  {"accountId": "demo", "tradeId": "TWO", "requestId": "ID", "clearStopLoss": true}
+TradeService/GetTrade             GET  /v1/accounts/demo/trades/TWO         {"accountId": "demo", "tradeId": "TWO"}
+TradeService/GetTrade             GET  /v1/accounts/demo/trades/ONE         {"accountId": "demo", "tradeId": "ONE"}
+TradeService/ListTrades           GET  /v1/accounts/demo/trades?status=TRADE_STATUS_OPEN  {"accountId": "demo", "status": 1}
+TradeService/ListTrades           GET  /v1/accounts/demo/trades?order_by=close_time+desc  {"accountId": "demo", "orderBy": "close_time desc"}
+TradeService/ListTrades           GET  /v1/accounts/demo/trades             {"accountId": "demo"}
+BalanceService/ListBalances       GET  /v1/accounts/demo/balances           {"accountId": "demo"}
+BalanceService/ListBalances       GET  /v1/accounts/me/balances             {"accountId": "me"}
+BalanceService/GetBalance         GET  /v1/accounts/demo/balances/USDC      {"accountId": "demo", "currencyCode": "USDC"}
+BalanceService/GetAccountSummary  GET  /v1/accounts/demo/summary            {"accountId": "demo"}
+MarketService/ListInstruments     GET  /v1/instruments                      {}
+MarketService/GetInstrument       GET  /v1/instruments/SOL_USDC             {"symbol": "SOL_USDC"}
+MarketService/GetQuote            GET  /v1/quotes/SOL_USDC                  {"symbol": "SOL_USDC"}
+MarketService/ListCandles         GET  /v1/candles/SOL_USDC?interval=CANDLE_INTERVAL_1M  {"symbol": "SOL_USDC", "interval": 2}
+OperationService/GetOperation     GET  /v1/accounts/demo/operations/ID      {"accountId": "demo", "requestId": "ID"}
+"#;
+
+/// Every unary method with requests that are refused: the code and the reason come first. NEVER stands for an operation that was none.
+const BAD: &str = r#"
+ 3 INVALID_FIELD       WalletService/InitializeWallet    POST /v1/accounts/Demo/wallet:initialize  {"accountId": "Demo"}
+ 3 INVALID_FIELD       WalletService/Deposit             POST /v1/accounts/demo/wallet:deposit     {"accountId": "demo", "amount": {"currencyCode": "USDC", "amount": "1e2"}}
+ 3 INVALID_FIELD       WalletService/Withdraw            POST /v1/accounts/demo/wallet:withdraw    {"accountId": "demo", "amount": {"currencyCode": "USDC", "amount": "1e2"}}
+ 3 INVALID_FIELD       WalletService/ListTransactions    GET  /v1/accounts/demo/transactions?pageToken=x  {"accountId": "demo", "pageToken": "x"}
+ 3 INVALID_FIELD       WalletService/ListTransactions    GET  /v1/accounts/demo/transactions?orderBy=x    {"accountId": "demo", "orderBy": "x"}
+ 3 INVALID_FIELD       TradeService/OpenTrade            POST /v1/accounts/demo/trades             {"accountId": "demo"}
+ 7 NOT_ALLOWED         TradeService/OpenTrade            POST /v1/accounts/other/trades            {"accountId": "other", ORDER}
+ 9 INSUFFICIENT_MARGIN TradeService/OpenTrade            POST /v1/accounts/poor/trades             {"accountId": "poor", ORDER}
+14 NOT_ACCEPTED        TradeService/OpenTrade            POST /v1/accounts/away/trades             {"accountId": "away", ORDER}
+ 4 UNKNOWN_OUTCOME     TradeService/OpenTrade            POST /v1/accounts/stuck/trades            {"accountId": "stuck", ORDER}
+13 INTERNAL            TradeService/OpenTrade            POST /v1/accounts/panics/trades           {"accountId": "panics", ORDER}
+ 3 INVALID_FIELD       TradeService/CloseTrade           POST /v1/accounts/demo/trades/TWO:close   {"accountId": "demo", "tradeId": "TWO", "percent": "101"}
+ 5 TRADE_NOT_FOUND     TradeService/ModifyTrade          POST /v1/accounts/demo/trades/3-9:modify  {"accountId": "demo", "tradeId": "3-9", "addMargin": "1"}
+ 3 INVALID_FIELD       TradeService/GetTrade             GET  /v1/accounts/demo/trades/x           {"accountId": "demo", "tradeId": "x"}
+ 3 INVALID_FIELD       TradeService/ListTrades           GET  /v1/accounts/demo/trades?pageSize=-1 {"accountId": "demo", "pageSize": -1}
+ 3 INVALID_FIELD       TradeService/ListTrades           GET  /v1/accounts/demo/trades?orderBy=x   {"accountId": "demo", "orderBy": "x"}
+ 4 EXPIRED             BalanceService/ListBalances       GET  /v1/accounts/stuck/balances          {"accountId": "stuck"}
+ 5 CURRENCY_UNKNOWN    BalanceService/GetBalance         GET  /v1/accounts/demo/balances/DOGE      {"accountId": "demo", "currencyCode": "DOGE"}
+ 3 INVALID_FIELD       BalanceService/GetAccountSummary  GET  /v1/accounts/demo/summary?minSequence=18446744073709551615  {"accountId": "demo", "minSequence": "18446744073709551615"}
+ 5 SYMBOL_UNKNOWN      MarketService/GetInstrument       GET  /v1/instruments/NO                   {"symbol": "NO"}
+ 5 SYMBOL_UNKNOWN      MarketService/GetQuote            GET  /v1/quotes/NO                        {"symbol": "NO"}
+ 3 INVALID_FIELD       MarketService/ListCandles         GET  /v1/candles/SOL_USDC                 {"symbol": "SOL_USDC"}
+ 3 INVALID_FIELD       OperationService/GetOperation     GET  /v1/accounts/demo/operations/x       {"accountId": "demo", "requestId": "x"}
+ 5 OPERATION_NOT_FOUND OperationService/GetOperation     GET  /v1/accounts/demo/operations/NEVER   {"accountId": "demo", "requestId": "NEVER"}
+"#;
+
+/// A line of a table, with what its words stand for.
+fn filled(line: &'static str) -> String {
+    let order = r#""requestId": "ID", "symbol": "SOL_USDC", "side": "SIDE_LONG", "margin": "100.00", "leverage": "10""#;
+    line.replace("ORDER", order)
+        .replace("\"ID\"", &format!("{ID:?}"))
+        .replace("/ID", &format!("/{ID}"))
+        .replace("NEVER", "018fffff-0000-7000-8000-000000000001")
+        .replace("ONE", &trade(1).trade_id)
+        .replace("TWO", &trade(2).trade_id)
 }
 
-/// Every unary method with a request that is refused, and the reason.
-fn bad() -> Vec<(Case, i32, &'static str)> {
-    let two = trade(2).trade_id;
-    let account = &["accountId"][..];
-    let both = &["accountId", "tradeId"][..];
-    let (invalid, denied, missing) = (3, 7, 5);
-    let money = json!({"accountId": "demo", "amount": {"currencyCode": "USDC", "amount": "1e2"}});
-    let order = |account_id: &str| json!({"accountId": account_id, "requestId": ID, "symbol": "SOL_USDC", "side": "SIDE_LONG", "margin": "100.00", "leverage": "10"});
-    let none = "018fffff-0000-7000-8000-000000000001";
-    vec![
-        (
-            post(
-                "WalletService/InitializeWallet",
-                "/v1/accounts/Demo/wallet:initialize",
-                account,
-                json!({"accountId": "Demo"}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            post(
-                "WalletService/Deposit",
-                "/v1/accounts/demo/wallet:deposit",
-                account,
-                money.clone(),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            post(
-                "WalletService/Withdraw",
-                "/v1/accounts/demo/wallet:withdraw",
-                account,
-                money,
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            get(
-                "WalletService/ListTransactions",
-                "/v1/accounts/demo/transactions?pageToken=x",
-                json!({"accountId": "demo", "pageToken": "x"}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            post(
-                "TradeService/OpenTrade",
-                "/v1/accounts/demo/trades",
-                account,
-                json!({"accountId": "demo"}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            post(
-                "TradeService/OpenTrade",
-                "/v1/accounts/other/trades",
-                account,
-                order("other"),
-            ),
-            denied,
-            "NOT_ALLOWED",
-        ),
-        (
-            post(
-                "TradeService/OpenTrade",
-                "/v1/accounts/poor/trades",
-                account,
-                order("poor"),
-            ),
-            9,
-            "INSUFFICIENT_MARGIN",
-        ),
-        (
-            post(
-                "TradeService/OpenTrade",
-                "/v1/accounts/away/trades",
-                account,
-                order("away"),
-            ),
-            14,
-            "NOT_ACCEPTED",
-        ),
-        (
-            post(
-                "TradeService/OpenTrade",
-                "/v1/accounts/stuck/trades",
-                account,
-                order("stuck"),
-            ),
-            4,
-            "UNKNOWN_OUTCOME",
-        ),
-        (
-            post(
-                "TradeService/OpenTrade",
-                "/v1/accounts/panics/trades",
-                account,
-                order("panics"),
-            ),
-            13,
-            "INTERNAL",
-        ),
-        (
-            post(
-                "TradeService/CloseTrade",
-                &format!("/v1/accounts/demo/trades/{two}:close"),
-                both,
-                json!({"accountId": "demo", "tradeId": two, "percent": "101"}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            post(
-                "TradeService/ModifyTrade",
-                "/v1/accounts/demo/trades/3-9:modify",
-                both,
-                json!({"accountId": "demo", "tradeId": "3-9", "addMargin": "1"}),
-            ),
-            missing,
-            "TRADE_NOT_FOUND",
-        ),
-        (
-            get(
-                "TradeService/GetTrade",
-                "/v1/accounts/demo/trades/x",
-                json!({"accountId": "demo", "tradeId": "x"}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            get(
-                "TradeService/ListTrades",
-                "/v1/accounts/demo/trades?pageSize=-1",
-                json!({"accountId": "demo", "pageSize": -1}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            get(
-                "BalanceService/ListBalances",
-                "/v1/accounts/stuck/balances",
-                json!({"accountId": "stuck"}),
-            ),
-            4,
-            "EXPIRED",
-        ),
-        (
-            get(
-                "BalanceService/GetBalance",
-                "/v1/accounts/demo/balances/DOGE",
-                json!({"accountId": "demo", "currencyCode": "DOGE"}),
-            ),
-            missing,
-            "CURRENCY_UNKNOWN",
-        ),
-        (
-            get(
-                "BalanceService/GetAccountSummary",
-                "/v1/accounts/demo/summary?minSequence=18446744073709551615",
-                json!({"accountId": "demo", "minSequence": "18446744073709551615"}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            get(
-                "MarketService/GetInstrument",
-                "/v1/instruments/NO",
-                json!({"symbol": "NO"}),
-            ),
-            missing,
-            "SYMBOL_UNKNOWN",
-        ),
-        (
-            get("MarketService/GetQuote", "/v1/quotes/NO", json!({"symbol": "NO"})),
-            missing,
-            "SYMBOL_UNKNOWN",
-        ),
-        (
-            get(
-                "MarketService/ListCandles",
-                "/v1/candles/SOL_USDC",
-                json!({"symbol": "SOL_USDC"}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            get(
-                "OperationService/GetOperation",
-                "/v1/accounts/demo/operations/x",
-                json!({"accountId": "demo", "requestId": "x"}),
-            ),
-            invalid,
-            "INVALID_FIELD",
-        ),
-        (
-            get(
-                "OperationService/GetOperation",
-                &format!("/v1/accounts/demo/operations/{none}"),
-                json!({"accountId": "demo", "requestId": none}),
-            ),
-            missing,
-            "OPERATION_NOT_FOUND",
-        ),
-    ]
+fn lines(table: &'static str) -> impl Iterator<Item = &'static str> {
+    table.lines().filter(|line| !line.is_empty())
+}
+
+/// The next word of a line, and what follows it.
+fn word(line: &str) -> (&str, &str) {
+    let line = line.trim_start();
+    line.split_once(' ')
+        .map_or((line, ""), |(word, rest)| (word, rest.trim_start()))
+}
+
+/// A call from a line.
+fn case(line: &str) -> Case {
+    let ((method, rest), message) = (word(line), line[line.find('{').expect("a message")..].to_owned());
+    let (verb, rest) = word(rest);
+    let (path, _) = word(rest);
+    let method: &'static str = method.to_owned().leak();
+    let message: Value = serde_json::from_str(&message).unwrap();
+    match verb {
+        "GET" => get(method, path, message),
+        _ => {
+            let in_path = ["accountId", "tradeId"]
+                .into_iter()
+                .filter(|field| !message[field].is_null());
+            post(method, path, &in_path.collect::<Vec<_>>(), message)
+        }
+    }
+}
+
+/// Every unary method of the contract.
+fn unary() -> BTreeSet<String> {
+    let pool = crate::support::pool();
+    let services = pool.services().filter(|it| it.package_name() == "fulcrum.v1");
+    let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
+    let unary = methods.filter(|method| !method.is_server_streaming());
+    unary
+        .map(|it| format!("{}/{}", it.parent_service().name(), it.name()))
+        .collect()
+}
+
+/// What is asked of the house and of one's limits has tests of its own: it is for operators, or another each time.
+const ELSEWHERE: [&str; 3] = [
+    "HouseService/GetConservation",
+    "HouseService/GetExposure",
+    "UsageService/GetUsage",
+];
+
+#[test]
+fn the_tables_leave_out_no_method() {
+    let elsewhere = || ELSEWHERE.iter().map(|it| (*it).to_owned());
+    let good = lines(GOOD).map(|line| word(line).0.to_owned()).chain(elsewhere());
+    assert_eq!(good.collect::<BTreeSet<_>>(), unary());
+    let bad = lines(BAD)
+        .map(|line| word(word(word(line).1).1).0.to_owned())
+        .chain(elsewhere());
+    let no_way_to_be_wrong = "MarketService/ListInstruments".to_owned();
+    assert_eq!(bad.chain([no_way_to_be_wrong]).collect::<BTreeSet<_>>(), unary());
 }
 
 /// One outcome through all doors, with the ids that stand in errors.
@@ -359,7 +160,8 @@ async fn every_method_gives_the_same_answer_through_every_door() {
     crate::history::fill(&postgres.pool()).await;
     let gateway = start_with(postgres.pool(), |_| {}).await;
     let token = token(&["demo"]);
-    for case in good() {
+    for line in lines(GOOD) {
+        let case = case(&filled(line));
         let outcome = same(&gateway, &token, &case).await;
         assert_eq!(outcome.code, 0, "{case:?}: {}", outcome.json);
     }
@@ -371,7 +173,11 @@ async fn every_refusal_is_the_same_through_every_door() {
     crate::history::fill(&postgres.pool()).await;
     let gateway = start_with(postgres.pool(), |_| {}).await;
     let token = token(&["demo", "poor", "away", "stuck", "panics", "Demo"]);
-    for (case, code, reason) in bad() {
+    for line in lines(BAD) {
+        let line = filled(line);
+        let (code, rest) = word(&line);
+        let (reason, call) = word(rest);
+        let (code, case) = (code.parse::<i32>().unwrap(), case(call));
         let outcome = same(&gateway, &token, &case).await;
         assert_eq!(
             (outcome.code, outcome.reason()),

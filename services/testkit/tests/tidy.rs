@@ -216,6 +216,40 @@ fn every_known_fault_has_a_test() {
     }
 }
 
+/// What users complain about in other transcoders, gateways and the libraries under them. Each has a test that is named after it and shows
+/// that here it is otherwise.
+#[test]
+fn every_known_complaint_has_a_test() {
+    const COMPLAINTS: [&str; 15] = [
+        "the_error_body_is_lost",
+        "a_wrong_query_parameter_is_a_404_without_a_reason",
+        "a_failed_stream_is_a_200_with_an_empty_array",
+        "streams_are_not_json_and_the_last_delimiter_is_missing",
+        "nobody_knows_how_numbers_enums_and_unset_fields_are_written",
+        "encoded_slashes_and_colons_are_decoded_twice_or_split",
+        "a_415_hides_a_404_or_a_405",
+        "the_stream_runs_on_for_a_client_that_has_gone_and_timeouts_are_not_carried",
+        "repeated_keys_and_raw_bodies_are_parsed_by_other_rules_than_the_body",
+        "the_outcome_hides_in_headers_and_trailers_that_a_browser_cannot_see",
+        "the_deadline_is_parsed_and_not_enforced_or_enforced_as_cancelled",
+        "cors_hides_the_grpc_status_and_errors_without_a_body_are_lost",
+        "shutdown_hangs_on_clients_that_stay",
+        "a_blocking_command_of_redis_is_given_up_after_half_a_second",
+        "anything_but_grpc_web_on_the_port_is_a_bad_request",
+    ];
+    let places = [
+        "gateway/tests/it/complaints.rs",
+        "gateway/transcode/tests/complaints.rs",
+    ];
+    let named: BTreeSet<String> = places.iter().flat_map(|file| tests_of(&root().join(file))).collect();
+    for complaint in COMPLAINTS {
+        assert!(
+            named.contains(complaint),
+            "no test is named {complaint}: one was there; bring it back"
+        );
+    }
+}
+
 /// Names of the functions of a file that a test attribute stands before, with nothing but attributes between.
 fn tests_of(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).expect("readable");
