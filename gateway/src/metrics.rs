@@ -5,8 +5,9 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
-use opentelemetry::{KeyValue, global};
+use latency::Latency;
+use opentelemetry::metrics::{Counter, UpDownCounter};
+use opentelemetry::{KeyValue, TraceId, global};
 use tonic::Code;
 
 use crate::methods::Method;
@@ -17,8 +18,8 @@ use crate::trace::Door;
 /// The instruments. Made after the process has installed its meter provider.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    duration: Histogram<f64>,
-    admit: Histogram<f64>,
+    duration: Latency,
+    admit: Latency,
     connections: UpDownCounter<i64>,
     connections_refused: Counter<u64>,
     connections_cut: Counter<u64>,
@@ -32,16 +33,16 @@ impl Metrics {
     pub fn new() -> Self {
         let meter = global::meter("fulcrum.gateway");
         let metrics = Self {
-            duration: meter
-                .f64_histogram("rpc.server.duration")
-                .with_unit("s")
-                .with_description("How long calls took, streams to their end.")
-                .build(),
-            admit: meter
-                .f64_histogram("fulcrum.gateway.admit")
-                .with_unit("s")
-                .with_description("From the arrival of a mutation to its handing-over to the queue.")
-                .build(),
+            duration: Latency::new(
+                &meter,
+                "rpc.server.duration",
+                "How long calls took, streams to their end.",
+            ),
+            admit: Latency::new(
+                &meter,
+                "fulcrum.gateway.admit",
+                "From the arrival of a mutation to its handing-over to the queue.",
+            ),
             connections: meter
                 .i64_up_down_counter("fulcrum.gateway.connections")
                 .with_description("Connections open now.")
@@ -90,13 +91,20 @@ impl Metrics {
             .build();
     }
 
-    /// A mutation was handed over to the queue so long after it came.
-    pub fn admitted(&self, took: Duration) {
-        self.admit.record(took.as_secs_f64(), &[]);
+    /// A mutation was handed over to the queue so long after it came; its trace, if that is recorded.
+    pub fn admitted(&self, took: Duration, trace: Option<TraceId>) {
+        self.admit.record(took, &[], trace);
     }
 
-    /// A call is over.
-    pub fn call_ended(&self, method: Option<&'static Method>, door: Door, code: Code, took: Duration) {
+    /// A call is over; its trace, if that is recorded.
+    pub fn call_ended(
+        &self,
+        method: Option<&'static Method>,
+        door: Door,
+        code: Code,
+        took: Duration,
+        trace: Option<TraceId>,
+    ) {
         let (service, name) = method.map_or(("other", "other"), |it| (it.service.as_str(), it.name.as_str()));
         let labels = [
             KeyValue::new("rpc.service", service),
@@ -104,7 +112,7 @@ impl Metrics {
             KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))),
             KeyValue::new("door", door.name()),
         ];
-        self.duration.record(took.as_secs_f64(), &labels);
+        self.duration.record(took, &labels, trace);
     }
 
     /// A connection was accepted; it counts as open until what is returned is dropped.

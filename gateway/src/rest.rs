@@ -102,7 +102,7 @@ impl Rest {
     fn refuse(&self, failure: Failure, request_id: &str, started: Instant) -> Response<Body> {
         let status = Status::from(failure);
         self.metrics
-            .call_ended(None, Door::Rest, status.code(), started.elapsed());
+            .call_ended(None, Door::Rest, status.code(), started.elapsed(), None);
         self.transcoder.error_response(failure::named(&status, request_id, ""))
     }
 
@@ -116,7 +116,7 @@ impl Rest {
         let method = response.extensions().get::<MatchedBinding>();
         let method = method.and_then(|it| methods::find(&it.grpc_path));
         self.metrics
-            .call_ended(method, Door::Rest, status.code(), started.elapsed());
+            .call_ended(method, Door::Rest, status.code(), started.elapsed(), None);
         let mut worded = self.transcoder.error_response(failure::named(&status, request_id, ""));
         *worded.status_mut() = response.status();
         // To a HEAD.

@@ -111,7 +111,8 @@ impl<C: Calls> Room<C> {
         let shard = self.shard(&it.account_id);
         let reply = self.send(call, shard, &it.account_id, Some(request_id), 0, command(it.command))?;
         if let Some(Arrived(at)) = call.arrived {
-            self.metrics.admitted(at.elapsed());
+            self.metrics
+                .admitted(at.elapsed(), latency::recorded(&call.traceparent));
         }
         let ended = tokio::spawn(reply.in_current_span()).await;
         match ended.map_err(|cause| Failure::Internal(format!("a call did not end: {cause}")))? {

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
+use opentelemetry::TraceId;
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::TraceContextExt as _;
 use tonic::body::Body;
@@ -144,6 +145,7 @@ pub(crate) async fn observe(metrics: Arc<Metrics>, mut request: Request<Body>, i
     }
     let context = TraceContext::of(&span, request.headers());
     let trace_id: Arc<str> = context.trace_id().into();
+    let recorded = latency::recorded(&context.0);
     request.extensions_mut().insert(context);
     let started = Instant::now();
     request.extensions_mut().insert(Arrived(started));
@@ -154,6 +156,7 @@ pub(crate) async fn observe(metrics: Arc<Metrics>, mut request: Request<Body>, i
         started,
         request_id,
         trace_id,
+        recorded,
         span: span.clone(),
         code: None,
     };
@@ -172,6 +175,8 @@ struct Watch {
     started: Instant,
     request_id: Arc<str>,
     trace_id: Arc<str>,
+    /// The same, if the trace is recorded.
+    recorded: Option<TraceId>,
     span: Span,
     /// What it ended with, as far as is known.
     code: Option<Code>,
@@ -192,8 +197,9 @@ impl Drop for Watch {
         // Without a status the client went away before the end.
         let code = self.code.unwrap_or(Code::Cancelled);
         self.span.record("rpc.grpc.status_code", i32::from(code));
+        let took = self.started.elapsed();
         self.metrics
-            .call_ended(self.method, self.door, code, self.started.elapsed());
+            .call_ended(self.method, self.door, code, took, self.recorded);
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use contracts::bus::{JournalEntry, journal_event::Kind, reply};
 use contracts::v1::CloseReason;
 use engine_core::Observation;
-use opentelemetry::metrics::{Counter, Histogram};
-use opentelemetry::{KeyValue, global};
+use latency::Latency;
+use opentelemetry::metrics::Counter;
+use opentelemetry::{KeyValue, TraceId, global};
 use tokio::sync::watch;
 
 use crate::shard::Handled;
@@ -39,10 +40,10 @@ pub struct ShardMetrics {
     trims_refused: Counter<u64>,
     entries: Counter<u64>,
     leaderships: Counter<u64>,
-    queue_seconds: Histogram<f64>,
-    decide_seconds: Histogram<f64>,
-    commit_seconds: Histogram<f64>,
-    reply_seconds: Histogram<f64>,
+    queue: Latency,
+    decide: Latency,
+    commit: Latency,
+    reply: Latency,
 }
 
 impl ShardMetrics {
@@ -50,10 +51,7 @@ impl ShardMetrics {
     #[must_use]
     pub fn new(shard: u32) -> Self {
         let meter = global::meter("fulcrum.engine");
-        let stage = |name: &'static str, description: &'static str| {
-            let histogram = meter.f64_histogram(name).with_unit("s");
-            histogram.with_description(description).build()
-        };
+        let stage = |name, description| Latency::new(&meter, name, description);
         let metrics = Self {
             shard: KeyValue::new("shard", i64::from(shard)),
             operations: meter
@@ -92,13 +90,13 @@ impl ShardMetrics {
                 .u64_counter("fulcrum_engine_leaderships")
                 .with_description("Times that this process began to lead a shard")
                 .build(),
-            queue_seconds: stage(
+            queue: stage(
                 "fulcrum_engine_queue",
                 "From handed over by the gateway to taken up, by two clocks",
             ),
-            decide_seconds: stage("fulcrum_engine_decide", "Deciding one batch of requests"),
-            commit_seconds: stage("fulcrum_engine_commit", "From decided to committed"),
-            reply_seconds: stage("fulcrum_engine_reply", "From committed to replies sent, a batch"),
+            decide: stage("fulcrum_engine_decide", "Deciding one batch of requests"),
+            commit: stage("fulcrum_engine_commit", "From decided to committed"),
+            reply: stage("fulcrum_engine_reply", "From committed to replies sent, a batch"),
         };
         metrics.leaderships.add(1, std::slice::from_ref(&metrics.shard));
         metrics.begin_at_zero();
@@ -117,26 +115,24 @@ impl ShardMetrics {
         }
     }
 
-    /// A request was taken up at `wall_us`, by our clock, that was handed over at `sent_at_us` by the gateway's; 0 when not told.
-    pub fn taken_up(&self, wall_us: i64, sent_at_us: u64) {
+    /// A request was taken up at `wall_us`, by our clock, that was handed over at `sent_at_us` by the gateway's; 0 when not told. Like all
+    /// below: with a trace to look at, if one is recorded.
+    pub fn taken_up(&self, wall_us: i64, sent_at_us: u64, trace: Option<TraceId>) {
         let Ok(sent_at_us @ 1..) = i64::try_from(sent_at_us) else {
             return;
         };
         let waited = Duration::from_micros(u64::try_from(wall_us.saturating_sub(sent_at_us)).unwrap_or(0));
-        self.queue_seconds
-            .record(waited.as_secs_f64(), std::slice::from_ref(&self.shard));
+        self.queue.record(waited, std::slice::from_ref(&self.shard), trace);
     }
 
     /// A batch was decided.
-    pub fn decided(&self, took: Duration) {
-        self.decide_seconds
-            .record(took.as_secs_f64(), std::slice::from_ref(&self.shard));
+    pub fn decided(&self, took: Duration, trace: Option<TraceId>) {
+        self.decide.record(took, std::slice::from_ref(&self.shard), trace);
     }
 
     /// The replies of a batch are on their way.
-    pub fn replied(&self, took: Duration) {
-        self.reply_seconds
-            .record(took.as_secs_f64(), std::slice::from_ref(&self.shard));
+    pub fn replied(&self, took: Duration, trace: Option<TraceId>) {
+        self.reply.record(took, std::slice::from_ref(&self.shard), trace);
     }
 
     /// Counts a request.
@@ -177,10 +173,9 @@ impl ShardMetrics {
     }
 
     /// Counts a commit of so many entries.
-    pub fn committed(&self, entries: u64, took: Duration) {
+    pub fn committed(&self, entries: u64, took: Duration, trace: Option<TraceId>) {
         self.entries.add(entries, std::slice::from_ref(&self.shard));
-        self.commit_seconds
-            .record(took.as_secs_f64(), std::slice::from_ref(&self.shard));
+        self.commit.record(took, std::slice::from_ref(&self.shard), trace);
     }
 
     /// Counts a dead letter.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use contracts::bus::Request;
+use opentelemetry::TraceId;
 use opentelemetry::trace::TraceContextExt as _;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -24,6 +25,15 @@ impl CallSpan {
     pub fn replied(self) {
         self.0.in_scope(|| tracing::trace!("replied"));
     }
+}
+
+/// The trace of one of these calls that is recorded, if any is.
+#[must_use]
+pub fn one_of(calls: &[CallSpan]) -> Option<TraceId> {
+    let traced = calls.iter().filter(|call| !call.0.is_none());
+    let mut contexts = traced.map(|call| call.0.context().span().span_context().clone());
+    let recorded = contexts.find(opentelemetry::trace::SpanContext::is_sampled);
+    recorded.map(|context| context.trace_id())
 }
 
 /// Opens the span of a call under its caller's; none when the caller sent no sampled context.

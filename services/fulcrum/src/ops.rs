@@ -3,6 +3,8 @@
 //! Alive means that this process answers, whatever its stores do: restarting it would not bring them back. Ready means that it can do its
 //! work now; the answer says for each thing it needs whether it is there. A process with children answers for them too.
 
+mod page;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -10,11 +12,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Args;
+use page::Form;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -147,11 +150,11 @@ impl Board {
         page
     }
 
-    /// The metrics pages of the children that answer, with their names.
-    async fn child_metrics(&self) -> Vec<(String, String)> {
+    /// The metrics pages of the children that answer, in this form, with their names.
+    async fn child_metrics(&self, form: Form) -> Vec<(String, String)> {
         let children = self.lock().children.clone();
         let answers = children.into_iter().map(|(name, socket)| async move {
-            let (_, page) = ask(&socket, "/metrics").await.ok()?;
+            let (_, page) = ask(&socket, "/metrics", form.content_type()).await.ok()?;
             Some((name, page))
         });
         futures::future::join_all(answers).await.into_iter().flatten().collect()
@@ -164,7 +167,7 @@ impl Board {
 
 /// A child's own readiness, and what it says about the thing that only it knows.
 async fn child(name: &str, socket: &Path) -> (Condition, BTreeMap<String, Condition>) {
-    let asked = ask(socket, "/readyz")
+    let asked = ask(socket, "/readyz", "*/*")
         .await
         .and_then(|(_, body)| Ok(serde_json::from_str::<Value>(&body)?));
     match asked {
@@ -183,46 +186,6 @@ async fn child(name: &str, socket: &Path) -> (Condition, BTreeMap<String, Condit
             Condition::missing(format!("{name} does not answer: {error:#}")),
             BTreeMap::new(),
         ),
-    }
-}
-
-/// One metrics page of several: each metric once, the lines of a child labelled with its name.
-fn merged(own: &str, children: &[(String, String)]) -> String {
-    #[derive(Default)]
-    struct Family<'a> {
-        comments: Vec<&'a str>,
-        samples: String,
-    }
-    let mut families: BTreeMap<&str, Family<'_>> = BTreeMap::new();
-    let pages = children.iter().map(|(name, page)| (Some(name.as_str()), page.as_str()));
-    for (process, page) in std::iter::once((None, own)).chain(pages) {
-        let mut family = "";
-        for line in page.lines().filter(|line| !line.is_empty()) {
-            if let Some(comment) = line.strip_prefix("# ") {
-                family = comment.split(' ').nth(1).unwrap_or_default();
-                let comments = &mut families.entry(family).or_default().comments;
-                if comments.len() < 2 && !comments.contains(&line) {
-                    comments.push(line);
-                }
-                continue;
-            }
-            let samples = &mut families.entry(family).or_default().samples;
-            samples.push_str(&process.map_or_else(|| line.to_owned(), |process| labelled(line, process)));
-            samples.push('\n');
-        }
-    }
-    let page = families
-        .into_values()
-        .map(|family| family.comments.join("\n") + "\n" + &family.samples);
-    page.collect()
-}
-
-/// Puts a label into a line of a metrics page.
-fn labelled(line: &str, process: &str) -> String {
-    let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap_or(line.len()));
-    match rest.strip_prefix('{') {
-        Some(labels) => format!("{name}{{process=\"{process}\",{labels}"),
-        None => format!("{name}{{process=\"{process}\"}}{rest}"),
     }
 }
 
@@ -297,33 +260,34 @@ async fn readyz(State((board, _)): State<(Board, Metrics)>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-async fn page(State((board, metrics)): State<(Board, Metrics)>) -> Response {
+async fn page(State((board, metrics)): State<(Board, Metrics)>, headers: HeaderMap) -> Response {
+    let form = Form::wanted(&headers);
     match metrics.text() {
         Ok(text) => {
-            let own = text + &board.page();
-            let text = merged(&own, &board.child_metrics().await);
-            (
-                [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-                text,
-            )
-                .into_response()
+            let own = form.of(text + &board.page(), &latency::examples());
+            let text = form.merged(&own, &board.child_metrics(form).await);
+            ([(header::CONTENT_TYPE, form.content_type())], text).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
-/// Asks a socket for a path.
-async fn ask(socket: &Path, path: &str) -> anyhow::Result<(u16, String)> {
-    let asked = async { get_from(UnixStream::connect(socket).await?, path).await };
+/// Asks a socket for a path, in a form.
+async fn ask(socket: &Path, path: &str, accept: &str) -> anyhow::Result<(u16, String)> {
+    let asked = async { get_from(UnixStream::connect(socket).await?, path, accept).await };
     tokio::time::timeout(ASK_TIMEOUT, asked)
         .await
         .context("no answer in time")?
 }
 
 /// One GET over an open connection. HTTP/1.0, because it ends where the connection does.
-async fn get_from(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> anyhow::Result<(u16, String)> {
+async fn get_from(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    path: &str,
+    accept: &str,
+) -> anyhow::Result<(u16, String)> {
     stream
-        .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
+        .write_all(format!("GET {path} HTTP/1.0\r\nAccept: {accept}\r\n\r\n").as_bytes())
         .await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
@@ -346,8 +310,8 @@ pub(crate) async fn ready(options: ReadyOptions) -> Result<(), Failure> {
     let asked = async {
         match &place {
             OpsListen::Off => anyhow::bail!("with --ops-listen off there is nobody to ask"),
-            OpsListen::Tcp(address) => get_from(TcpStream::connect(address).await?, "/readyz").await,
-            OpsListen::Unix(path) => get_from(UnixStream::connect(path).await?, "/readyz").await,
+            OpsListen::Tcp(address) => get_from(TcpStream::connect(address).await?, "/readyz", "*/*").await,
+            OpsListen::Unix(path) => get_from(UnixStream::connect(path).await?, "/readyz", "*/*").await,
         }
     };
     let answer = tokio::time::timeout(ASK_TIMEOUT, asked)
@@ -414,15 +378,5 @@ mod tests {
         shutdown.cancel();
         serving.await.unwrap();
         assert!(!outer.readiness().await.ready, "a child that is gone is not ready");
-    }
-
-    #[test]
-    fn the_metrics_of_children_carry_their_names_and_stand_with_their_kind() {
-        let own = "# HELP a_total x\n# TYPE a_total counter\na_total 1\n";
-        let child = "# HELP a_total x\n# TYPE a_total counter\na_total{shard=\"1\"} 2\n# TYPE b gauge\nb 3\n";
-        let page = merged(own, &[("engine-0".to_owned(), child.to_owned())]);
-        let expected = "# HELP a_total x\n# TYPE a_total counter\na_total 1\na_total{process=\"engine-0\",shard=\"1\"} 2\n\
-                        # TYPE b gauge\nb{process=\"engine-0\"} 3\n";
-        assert_eq!(page, expected);
     }
 }

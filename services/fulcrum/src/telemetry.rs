@@ -12,7 +12,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{KeyValue, global};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, SdkMeterProvider, Stream};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use prometheus::{Encoder as _, Registry, TextEncoder};
@@ -26,11 +26,6 @@ use crate::settings::{LogFormat, TelemetrySettings};
 
 /// The standard's own names for the exporter's address.
 const OTLP_ENVIRONMENT: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
-
-/// Upper ends of the buckets that times are counted in, seconds.
-const SECONDS: [f64; 16] = [
-    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-];
 
 /// What was installed; flush it with [`Telemetry::shutdown`].
 #[derive(Debug)]
@@ -83,7 +78,6 @@ impl Telemetry {
             .context("metrics")?;
         let meter = SdkMeterProvider::builder()
             .with_reader(exporter)
-            .with_view(seconds)
             .with_resource(resource)
             .build();
         global::set_meter_provider(meter.clone());
@@ -128,18 +122,6 @@ impl Telemetry {
             tracing::warn!(%error, "traces not sent to the end");
         }
     }
-}
-
-/// Buckets for times in seconds: the default ones are made for milliseconds.
-fn seconds(instrument: &Instrument) -> Option<Stream> {
-    if instrument.kind() != InstrumentKind::Histogram || instrument.unit() != "s" {
-        return None;
-    }
-    let aggregation = Aggregation::ExplicitBucketHistogram {
-        boundaries: SECONDS.to_vec(),
-        record_min_max: false,
-    };
-    Stream::builder().with_aggregation(aggregation).build().ok()
 }
 
 fn lines<W>(format: LogFormat, output: W, colours: bool) -> Output

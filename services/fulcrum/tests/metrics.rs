@@ -1,5 +1,5 @@
 //! What a real run exports is what `docs/METRICS.md` says, and alerts and dashboards ask for nothing else; a real Prometheus gets data for
-//! every expression of every dashboard.
+//! every expression of every dashboard, and for latencies the trace of a call that it counted.
 
 mod running;
 
@@ -12,6 +12,9 @@ use std::process::{Child, Command, Stdio};
 
 use running::{Up, http, until};
 use serde_json::Value;
+
+/// A trace that the client says it records.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// What the exporter adds to every line, and what only some lines have by their nature.
 const EVERYWHERE: [&str; 3] = ["otel_scope_name", "le", "process"];
@@ -91,6 +94,13 @@ fn named(text: &str) -> BTreeSet<&str> {
 
 /// Every expression of the dashboards, with where it stands.
 fn expressions() -> Vec<(String, String)> {
+    let all = targets().into_iter();
+    all.map(|(place, target)| (place, target["expr"].as_str().expect("an expression").to_owned()))
+        .collect()
+}
+
+/// Everything that the dashboards ask, with where it stands.
+fn targets() -> Vec<(String, Value)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root().join("deploy/observability/dashboards")).expect("dashboards") {
         let board: Value = serde_json::from_str(&fs::read_to_string(entry.unwrap().path()).unwrap()).expect("JSON");
@@ -101,11 +111,11 @@ fn expressions() -> Vec<(String, String)> {
                     board["title"].as_str().unwrap(),
                     panel["title"].as_str().unwrap()
                 );
-                found.push((place, target["expr"].as_str().expect("an expression").to_owned()));
+                found.push((place, target.clone()));
             }
         }
     }
-    assert!(found.len() > 30, "{} expressions", found.len());
+    assert!(found.len() > 30, "{} targets", found.len());
     found
 }
 
@@ -146,7 +156,9 @@ fn page(up: &Up) -> String {
 
 #[test]
 fn what_is_exported_is_what_is_written_down_and_all_that_is_asked_for() {
-    let up = Up::start(&["--ephemeral"]);
+    // Nobody collects the traces: what matters is that they are recorded.
+    let nobody = free_port();
+    let up = Up::start(&["--ephemeral", "--otlp-endpoint", &format!("http://{nobody}")]);
     up.until_ready();
     up.open_wallet();
     trade(&up);
@@ -175,7 +187,10 @@ fn what_is_exported_is_what_is_written_down_and_all_that_is_asked_for() {
         }
     }
     match Prometheus::start(up.ops) {
-        Some(prometheus) => every_dashboard_has_data(&up, &prometheus),
+        Some(prometheus) => {
+            every_dashboard_has_data(&up, &prometheus);
+            every_latency_leads_to_a_trace(&up, &prometheus);
+        }
         None => say("NO PROMETHEUS: THE DASHBOARDS WERE NOT ASKED. deploy/checks/setup installs it"),
     }
     assert_eq!(up.end(rustix::process::Signal::INT).0, Some(0));
@@ -195,6 +210,29 @@ fn every_dashboard_has_data(up: &Up, prometheus: &Prometheus) {
         answers += &format!("{place} | {}\n", last.expect("an answer"));
     }
     say(&answers);
+}
+
+/// What Grafana asks of Prometheus to draw a dot that leads to a trace.
+fn every_latency_leads_to_a_trace(up: &Up, prometheus: &Prometheus) {
+    let is_latency = |target: &Value| target["expr"].as_str().is_some_and(|it| it.contains("_bucket"));
+    let (others, shown): (Vec<_>, Vec<_>) = targets()
+        .into_iter()
+        .filter(|(_, target)| is_latency(target))
+        .partition(|(_, target)| target["exemplar"] != true);
+    for (place, _) in &others {
+        assert!(shown.iter().any(|(it, _)| it == place), "{place} leads to no trace");
+    }
+    assert!(shown.len() > 5, "each stage, and whole calls");
+    let traced = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n");
+    for (place, target) in shown {
+        let expression = target["expr"].as_str().expect("an expression");
+        let expression = expression.replace("$__rate_interval", "1m");
+        until(&format!("{place} leads to our trace: {expression}"), || {
+            let body = r#"{"symbol":"SOL_USDC","side":"SIDE_LONG","margin":"10","leverage":"2"}"#;
+            up.ask_with(&traced, "POST", "/v1/accounts/demo/trades", body);
+            prometheus.examples(&expression).iter().any(|trace| trace == TRACE)
+        });
+    }
 }
 
 /// To the person in front, also when the test passes.
@@ -227,6 +265,16 @@ fn every_alert_has_a_runbook() {
     }
 }
 
+/// An expression as a part of a URL.
+fn encoded(expression: &str) -> String {
+    expression.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+fn free_port() -> SocketAddr {
+    let bound = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+    bound.expect("a free port")
+}
+
 /// A Prometheus that scrapes one place each second, and ends with the value.
 struct Prometheus {
     process: Child,
@@ -248,12 +296,11 @@ impl Prometheus {
             "scrape_configs: [{{job_name: fulcrum, scrape_interval: 1s, static_configs: [{{targets: ['{scraped}']}}]}}]"
         );
         fs::write(directory.path().join("prometheus.yml"), config).expect("a file");
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|it| it.local_addr())
-            .expect("a free port");
+        let address = free_port();
         let process = Command::new(program)
             .arg("--config.file=prometheus.yml")
             .arg("--storage.tsdb.path=data")
+            .arg("--enable-feature=exemplar-storage")
             .arg(format!("--web.listen-address={address}"))
             .current_dir(directory.path())
             .stdin(Stdio::null())
@@ -272,10 +319,28 @@ impl Prometheus {
         Some(prometheus)
     }
 
+    /// The traces of calls that an expression is made of.
+    fn examples(&self, expression: &str) -> Vec<String> {
+        let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+        let path = format!(
+            "/api/v1/query_exemplars?query={}&start={}&end={}",
+            encoded(expression),
+            now - 600,
+            now + 600
+        );
+        let (_, body) = http(self.address, "GET", &path, "", "").expect("an answer");
+        let answer: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        let series = answer["data"].as_array().expect("series").iter();
+        let examples = series.flat_map(|it| it["exemplars"].as_array().expect("examples"));
+        let traces = examples.filter_map(|it| it["labels"]["trace_id"].as_str());
+        traces.map(str::to_owned).collect()
+    }
+
     /// The answer as text: the number of series and the first value; none when there is no number in it.
     fn ask(&self, expression: &str) -> Option<String> {
-        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let (_, body) = http(self.address, "GET", &format!("/api/v1/query?query={encoded}"), "", "")?;
+        let path = format!("/api/v1/query?query={}", encoded(expression));
+        let (_, body) = http(self.address, "GET", &path, "", "")?;
         let answer: Value = serde_json::from_str(&body).ok()?;
         assert_ne!(answer["status"], "error", "{expression}: {answer}");
         let series = answer["data"]["result"].as_array()?;

@@ -152,7 +152,8 @@ impl<G: Ground> Led<G> {
                 }
             }
         }
-        self.metrics.decided(began.elapsed());
+        self.metrics
+            .decided(began.elapsed(), trace::one_of(&self.decided.spans));
         self.decided.messages = messages;
         Ok(())
     }
@@ -171,7 +172,8 @@ impl<G: Ground> Led<G> {
                 poison::reply_to(&request, self.shard.sequence())
             }
             None => {
-                self.metrics.taken_up(wall_us, request.sent_at_us);
+                self.metrics
+                    .taken_up(wall_us, request.sent_at_us, latency::recorded(&request.traceparent));
                 let span = trace::call_span(&request, self.number());
                 let handled = span.in_scope(|| {
                     poison::guarded(|| {

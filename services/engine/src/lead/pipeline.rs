@@ -102,7 +102,9 @@ impl<G: Ground> Leader<G> {
             round.parts.into_iter().partition(|part| fenced.contains(&part.shard));
         for part in &committed {
             if let (Some(row), Some(led)) = (&part.row, self.led.get(&part.shard)) {
-                led.metrics.committed(row.last + 1 - row.first, round.decided.elapsed());
+                let trace = trace::one_of(&part.spans);
+                led.metrics
+                    .committed(row.last + 1 - row.first, round.decided.elapsed(), trace);
             }
         }
         let Some(first) = lost.first().map(|part| part.shard) else {
@@ -131,8 +133,10 @@ impl<G: Ground> Leader<G> {
             if let Err(error) = sender.bus.reply(&replies).await {
                 tracing::warn!(%error, "replies not sent");
             }
-            for led in committed.iter().filter_map(|part| self.led.get(&part.shard)) {
-                led.metrics.replied(began.elapsed());
+            for part in &committed {
+                if let Some(led) = self.led.get(&part.shard) {
+                    led.metrics.replied(began.elapsed(), trace::one_of(&part.spans));
+                }
             }
         };
         let tidying = committed.iter().filter_map(|part| {

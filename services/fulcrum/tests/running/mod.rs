@@ -84,7 +84,12 @@ impl Up {
     }
 
     pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
-        let authorization = format!("Authorization: Bearer {}\r\n", self.token);
+        self.ask_with("", method, path, body)
+    }
+
+    /// With more headers, each with its end of line.
+    pub fn ask_with(&self, headers: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let authorization = format!("Authorization: Bearer {}\r\n{headers}", self.token);
         let (status, text) = http(self.listen, method, path, &authorization, body).expect("an answer");
         (
             status,
