@@ -1,200 +1,31 @@
-//! Several engines sharing the shards, under load, as an operator sees it: the real program, started, asked and stopped.
+//! Several engines sharing the shards, under load, as an operator sees it: the real program, started, asked and stopped; and what happens to
+//! that load when a Redis master dies and Postgres restarts.
 #![allow(clippy::print_stderr, reason = "what was counted is for people")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bus::{CallError, Caller, CallerOptions, Calls as _, Redis};
-use contracts::bus::request::Command;
-use contracts::bus::{Request, reply};
-use contracts::v1;
-use prost::Message as _;
-use rust_decimal::Decimal;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
+use testkit::PrivateRedisCluster;
 
+mod load;
 mod stores;
 
-use stores::{PATIENCE, Process, Stores};
+use load::Load;
+use stores::{PATIENCE, Stores};
 
 const SHARDS: u32 = 16;
-const CALLERS: usize = 24;
-const DEADLINE: Duration = Duration::from_secs(20);
-
-/// What became of calls.
-#[derive(Debug, Default)]
-struct Tally {
-    answered: AtomicU64,
-    turned_away: AtomicU64,
-    unknown: AtomicU64,
-}
-
-/// Clients that deposit one unit after the other, each into an account of its own, and never send anything twice.
-struct Load {
-    tally: Arc<Tally>,
-    over: CancellationToken,
-    connection: CancellationToken,
-    callers: JoinSet<Told>,
-}
-
-impl Load {
-    fn start(stores: &Stores) -> Self {
-        let (tally, mut callers) = (Arc::<Tally>::default(), JoinSet::new());
-        let (over, connection) = (CancellationToken::new(), CancellationToken::new());
-        let redis = Redis::open(&stores.redis.url()).unwrap();
-        let caller = Caller::start(&redis, CallerOptions::default(), connection.clone());
-        for number in 0..CALLERS {
-            callers.spawn(deposit(
-                caller.clone(),
-                format!("a{number}"),
-                Arc::clone(&tally),
-                over.clone(),
-            ));
-        }
-        Self {
-            tally,
-            over,
-            connection,
-            callers,
-        }
-    }
-
-    /// So many more answers.
-    async fn goes_on(&self, answers: u64) {
-        let wanted = self.tally.answered.load(Ordering::Relaxed) + answers;
-        let waiting = async {
-            while self.tally.answered.load(Ordering::Relaxed) < wanted {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, waiting)
-            .await
-            .expect("calls are answered");
-    }
-
-    /// Ends it. Returns what each account was told.
-    async fn end(mut self) -> (Vec<Told>, Arc<Tally>) {
-        self.over.cancel();
-        let mut told = Vec::new();
-        while let Some(one) = self.callers.join_next().await {
-            told.push(one.expect("no caller panics"));
-        }
-        self.connection.cancel();
-        (told, self.tally)
-    }
-}
-
-async fn call(caller: &Caller, account: &str, id: Option<Uuid>, command: Command) -> Result<reply::Outcome, CallError> {
-    let request = Request {
-        principal: account.to_owned(),
-        account_id: account.to_owned(),
-        shard: contracts::shard::of_account(account, SHARDS),
-        request_id: id.map(|id| id.as_bytes().to_vec()).unwrap_or_default().into(),
-        expires_at_us: u64::try_from(engine::inbox::wall_us()).unwrap() + 20_000_000,
-        command: Some(command),
-        ..Request::default()
-    };
-    let reply = caller.call(request, Instant::now() + DEADLINE).await?;
-    Ok(reply.outcome.expect("an outcome"))
-}
-
-/// What an account was told last, and how many calls since then have no answer.
-struct Told {
-    account: String,
-    free: Decimal,
-    open: u64,
-}
-
-async fn deposit(caller: Caller, account: String, tally: Arc<Tally>, over: CancellationToken) -> Told {
-    let mut told = Told {
-        account,
-        free: Decimal::ZERO,
-        open: 0,
-    };
-    let mut initialized = false;
-    while !over.is_cancelled() {
-        let command = if initialized {
-            Command::Deposit(v1::DepositRequest {
-                amount: Some(v1::Money {
-                    currency_code: "USDC".to_owned(),
-                    amount: "1".to_owned(),
-                }),
-                ..v1::DepositRequest::default()
-            })
-        } else {
-            Command::InitializeWallet(v1::InitializeWalletRequest::default())
-        };
-        match call(&caller, &told.account, Some(Uuid::now_v7()), command).await {
-            Ok(reply::Outcome::Response(bytes)) => {
-                if initialized {
-                    let answer = v1::DepositResponse::decode(bytes).expect("the method's response");
-                    let free: Decimal = answer
-                        .free_balance
-                        .expect("a balance")
-                        .amount
-                        .parse()
-                        .expect("a number");
-                    told.saw(free, 1);
-                } else {
-                    let command = Command::ListBalances(v1::ListBalancesRequest::default());
-                    let read = call(&caller, &told.account, None, command).await;
-                    told.free = usdc(read.expect("somebody leads"));
-                    initialized = true;
-                }
-                tally.answered.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(reply::Outcome::Failure(failure)) => panic!("{}: {failure:?}", told.account),
-            Err(CallError::NotAccepted(_)) => {
-                tally.turned_away.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(CallError::UnknownOutcome) => {
-                told.open += 1;
-                tally.unknown.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-    told
-}
-
-impl Told {
-    /// A balance is what it was, `more`, and what became of the calls without an answer.
-    fn saw(&mut self, free: Decimal, more: u64) {
-        let least = self.free + Decimal::from(more);
-        let most = least + Decimal::from(self.open);
-        let account = &self.account;
-        assert!(
-            least <= free && free <= most,
-            "{account}: {free} is not {least} to {most}"
-        );
-        (self.free, self.open) = (free, 0);
-    }
-}
-
-/// The free balance in the currency that everything here is in.
-fn usdc(outcome: reply::Outcome) -> Decimal {
-    let reply::Outcome::Response(bytes) = outcome else {
-        panic!("{outcome:?}");
-    };
-    let balances = v1::ListBalancesResponse::decode(bytes).expect("balances").balances;
-    let usdc = balances
-        .iter()
-        .find(|it| it.currency_code == "USDC")
-        .expect("its currency");
-    usdc.free.parse().expect("a number")
-}
+/// How long a caller waits where nothing is to go wrong.
+const PATIENT: Duration = Duration::from_secs(20);
+/// And where it is: what stood in a dead master's queues is sent again after so long.
+const HASTY: Duration = Duration::from_secs(3);
 
 /// How many shards each engine leads, most first.
-async fn shares(stores: &Stores) -> Vec<i64> {
+async fn shares<R>(stores: &Stores<R>) -> Vec<i64> {
     let sql =
         "SELECT count(*) FROM shard_head WHERE lease_until > clock_timestamp() GROUP BY lease_owner ORDER BY 1 DESC";
     sqlx::query_scalar(sql).fetch_all(&stores.pool).await.expect("it runs")
 }
 
-async fn settle(stores: &Stores, wanted: &[i64]) {
+async fn settle<R>(stores: &Stores<R>, wanted: &[i64]) {
     let waiting = async {
         while shares(stores).await != wanted {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -209,7 +40,7 @@ async fn engines_come_and_go_under_load_and_nothing_is_lost_or_doubled() {
     let stores = Stores::start(SHARDS).await;
     let first = stores.engine("e1");
     settle(&stores, &[16]).await;
-    let load = Load::start(&stores);
+    let mut load = Load::start(&stores.address, PATIENT);
     load.goes_on(200).await;
 
     let second = stores.engine("e2");
@@ -218,13 +49,8 @@ async fn engines_come_and_go_under_load_and_nothing_is_lost_or_doubled() {
     let (third, fourth) = (stores.engine("e3"), stores.engine("e4"));
     settle(&stores, &[4, 4, 4, 4]).await;
     load.goes_on(200).await;
-    let shares_of_load: Vec<i64> = sqlx::query_scalar(
-        "SELECT sum(last_seq - first_seq + 1)::bigint FROM journal j JOIN shard_head h USING (shard, epoch) GROUP BY h.lease_owner",
-    )
-    .fetch_all(&stores.pool)
-    .await
-    .unwrap();
-    assert_eq!(shares_of_load.len(), 4, "every engine has worked: {shares_of_load:?}");
+    each_has_worked(&stores).await;
+    load.tell("one engine, two, four");
 
     // By hand: one shard goes where an operator wants it and stays there, then an engine is emptied.
     let (code, said) = stores.told(&["shards", "move", "0", "--to", "e3"]);
@@ -263,11 +89,11 @@ async fn engines_come_and_go_under_load_and_nothing_is_lost_or_doubled() {
     }
     settle(&stores, &[16]).await;
     load.goes_on(200).await;
-    let planned = load.tally.unknown.load(Ordering::Relaxed);
+    load.tell("a move, a drain, back to one");
     assert_eq!(
-        planned, 0,
-        "a move that was planned leaves nobody without an answer: {:?}",
-        load.tally
+        load.unknown(),
+        0,
+        "a move that was planned leaves nobody without an answer"
     );
 
     // And one that dies: whoever waits is answered by the next.
@@ -277,24 +103,89 @@ async fn engines_come_and_go_under_load_and_nothing_is_lost_or_doubled() {
     settle(&stores, &[16]).await;
     load.goes_on(200).await;
 
-    let (told, tally) = load.end().await;
+    load.tell("one killed");
+
     let epochs = stores.count("SELECT max(epoch) FROM shard_head").await;
-    eprintln!("{tally:?}; the shard that moved most has had {epochs} leaders");
-    audit(&stores, first, told).await;
+    eprintln!("the shard that moved most has had {epochs} leaders");
+    load.end().await;
+    assert_eq!(first.stop(), Some(0));
+    replays(&stores);
 }
 
-/// What was told is what is there, and the journal replays to it.
-async fn audit(stores: &Stores, engine: Process, told: Vec<Told>) {
-    let over = CancellationToken::new();
-    let redis = Redis::open(&stores.redis.url()).unwrap();
-    let caller = Caller::start(&redis, CallerOptions::default(), over.clone());
-    for mut one in told {
-        let command = Command::ListBalances(v1::ListBalancesRequest::default());
-        let read = call(&caller, &one.account, None, command).await;
-        one.saw(usdc(read.expect("somebody leads")), 0);
-    }
-    over.cancel();
-    assert_eq!(engine.stop(), Some(0));
+/// Each of four engines has journaled something of the load.
+async fn each_has_worked<R>(stores: &Stores<R>) {
+    let sql = "SELECT sum(last_seq - first_seq + 1)::bigint FROM journal j JOIN shard_head h USING (shard, epoch) \
+               GROUP BY h.lease_owner ORDER BY 1 DESC";
+    let entries: Vec<i64> = sqlx::query_scalar(sql).fetch_all(&stores.pool).await.expect("it runs");
+    eprintln!("journaled by each engine since it leads: {entries:?}");
+    assert_eq!(entries.len(), 4, "every engine has worked");
+}
+
+/// The journal replays, from its first entry, to what is stored.
+fn replays<R>(stores: &Stores<R>) {
     let (code, said) = stores.told(&["verify", "--from-genesis"]);
     assert_eq!(code, Some(0), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_one_engine_to_four_and_back_a_dead_redis_master_and_a_restart_of_postgres_break_no_promise() {
+    let cluster = PrivateRedisCluster::start().await;
+    let address = cluster.url();
+    let mut stores = Stores::start_on(cluster, address, SHARDS).await;
+    let mut engines = vec![("e1", stores.engine("e1"))];
+    settle(&stores, &[16]).await;
+    let mut load = Load::start(&stores.address, HASTY);
+    load.goes_on(200).await;
+    load.tell("one engine");
+    engines.push(("e2", stores.engine("e2")));
+    settle(&stores, &[8, 8]).await;
+    load.goes_on(200).await;
+    load.tell("two");
+    engines.extend(["e3", "e4"].map(|name| (name, stores.engine(name))));
+    settle(&stores, &[4, 4, 4, 4]).await;
+    load.goes_on(400).await;
+    each_has_worked(&stores).await;
+    load.tell("four");
+
+    let master = stores.redis.master_of("{s0}:requests").await;
+    stores.redis.kill(master);
+    load.serves_everybody(5).await;
+    load.tell("a Redis master killed");
+    let ended = engines
+        .iter_mut()
+        .find_map(|(name, engine)| Some((*name, engine.ended()?)));
+    assert_eq!(ended, None, "engines go on without it");
+
+    stores.postgres.kill();
+    stores.postgres.start_again().await;
+    // With its leases run out an engine may be overtaken by another that is back sooner; whoever runs them starts it again.
+    let mut overtaken = 0;
+    let settled = async {
+        while shares(&stores).await != [4, 4, 4, 4] {
+            for (name, engine) in &mut engines {
+                if let Some(code) = engine.ended() {
+                    assert_eq!(code, 3, "{name}: overtaken, and nothing else");
+                    *engine = stores.engine(name);
+                    overtaken += 1;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled)
+        .await
+        .expect("four engines share the shards again");
+    load.serves_everybody(5).await;
+    load.tell(&format!("Postgres restarted ({overtaken} engines overtaken)"));
+
+    let (_, first) = engines.remove(0);
+    for (name, engine) in engines {
+        assert_eq!(engine.stop(), Some(0), "{name}");
+    }
+    settle(&stores, &[16]).await;
+    load.serves_everybody(5).await;
+    load.tell("back to one");
+    load.end().await;
+    assert_eq!(first.stop(), Some(0));
+    replays(&stores);
 }

@@ -11,18 +11,33 @@ use testkit::{PrivatePostgres, PrivateRedis};
 /// How long anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A migrated database and a Redis.
-pub struct Stores {
+/// A migrated database and a Redis of some kind.
+pub struct Stores<R = PrivateRedis> {
     pub postgres: PrivatePostgres,
-    pub redis: PrivateRedis,
+    pub redis: R,
+    /// Where Redis is.
+    pub address: String,
     pub pool: PgPool,
 }
 
 impl Stores {
     pub async fn start(shards: u32) -> Self {
+        let redis = PrivateRedis::start().await;
+        let address = redis.url();
+        Self::start_on(redis, address, shards).await
+    }
+}
+
+impl<R> Stores<R> {
+    pub async fn start_on(redis: R, address: String, shards: u32) -> Self {
         let postgres = PrivatePostgres::start_with(&[("fsync", "on"), ("full_page_writes", "on")]).await;
-        let (redis, pool) = (PrivateRedis::start().await, postgres.pool());
-        let stores = Self { postgres, redis, pool };
+        let pool = postgres.pool();
+        let stores = Self {
+            postgres,
+            redis,
+            address,
+            pool,
+        };
         assert_eq!(stores.told(&["migrate", "--shards", &shards.to_string()]).0, Some(0));
         stores
     }
@@ -35,7 +50,7 @@ impl Stores {
         command
             .args(arguments)
             .env("FULCRUM_DATABASE_URL", self.postgres.url())
-            .env("FULCRUM_REDIS_URL", self.redis.url());
+            .env("FULCRUM_REDIS_URL", &self.address);
         command
     }
 
@@ -83,6 +98,11 @@ impl Process {
     pub fn kill(mut self) {
         self.0.kill().expect("it runs");
         self.0.wait().expect("it ends");
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.0.try_wait().expect("our child")?.code()
     }
 }
 
