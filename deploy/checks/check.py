@@ -28,6 +28,7 @@ FOREIGN = {
     "postgresql.cnpg.io/v1/Cluster",
     "monitoring.coreos.com/v1/PodMonitor",
     "monitoring.coreos.com/v1/PrometheusRule",
+    "keda.sh/v1alpha1/ScaledObject",
 }
 
 # What checkov would have otherwise, and why it is as it is.

@@ -26,7 +26,7 @@ pub use events::{EventReader, EventRow, ShardEvents};
 pub use lists::{CallLists, Pushed};
 pub use presence::{Presence, RedisPresence};
 pub use prices::{FollowPrices, PriceEntry, PricePublisher, PriceReader, PriceStream, RedisPrices};
-pub use shard::{Addressed, Incoming, RedisShardBus, ShardBus};
+pub use shard::{Addressed, Incoming, RedisShardBus, ShardBus, queue_length};
 
 /// Largest request on a queue, encoded, bytes. The gateway refuses larger bodies earlier; the engine treats larger ones as dead letters.
 pub const REQUEST_BYTES_MAX: usize = 8 * 1024;

@@ -109,6 +109,14 @@ impl RedisShardBus {
     }
 }
 
+/// How many requests wait on a shard, for whoever watches.
+///
+/// # Errors
+/// When Redis is away.
+pub async fn queue_length(mut connection: Commands, shard: u32) -> Result<u64, BusError> {
+    Ok(connection.llen(keys::requests(shard)).await?)
+}
+
 /// Rings once for each arming, when the queue holds something.
 async fn watch_queue(redis: Redis, requests: String, bell: Arc<Bell>) {
     let mut backoff = Backoff::store();

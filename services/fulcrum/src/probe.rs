@@ -49,15 +49,24 @@ pub(crate) async fn postgres(board: Board, pool: PgPool) {
     }
 }
 
-/// Which shards an engine leads. One that leads none is ready when others lead them all: it stands by. Never ends.
-pub(crate) async fn engine(board: Board, name: String, mut status: watch::Receiver<Status>, pool: PgPool) {
+/// Which shards an engine leads, and how many requests wait for it. One that leads none is ready when others lead them all: it stands
+/// by. Never ends.
+pub(crate) async fn engine(
+    board: Board,
+    name: String,
+    mut status: watch::Receiver<Status>,
+    pool: PgPool,
+    redis: bus::Redis,
+) {
     let gauges = ShardGauges::new();
+    let mut connection: Option<Commands> = None;
     loop {
         let leads: Vec<u32> = status.borrow_and_update().leads.iter().copied().collect();
         let unled = tokio::time::timeout(ANSWER_WITHIN, unled(&pool))
             .await
             .ok()
             .and_then(Result::ok);
+        let waiting = waiting(&redis, &mut connection, &leads).await;
         let led = leads.len();
         let stands_by = leads.is_empty() && unled == Some(0);
         let condition = Condition::new(!leads.is_empty() || stands_by)
@@ -65,7 +74,7 @@ pub(crate) async fn engine(board: Board, name: String, mut status: watch::Receiv
             .with("stands_by", stands_by)
             .with("unled", unled);
         board.set(&name, condition);
-        gauges.tell(&name, led, unled);
+        gauges.tell(&name, led, unled, waiting);
         // A failed send means that the engine ended; the next look says so, in its own time.
         let changed = tokio::time::timeout(LOOK_EVERY, status.changed()).await;
         if let Ok(Err(_)) = changed {
@@ -74,10 +83,25 @@ pub(crate) async fn engine(board: Board, name: String, mut status: watch::Receiv
     }
 }
 
+/// How many requests stand in the queues of these shards; none when Redis does not say it of all of them.
+async fn waiting(redis: &bus::Redis, connection: &mut Option<Commands>, shards: &[u32]) -> Option<u64> {
+    let look = async {
+        let open = match connection {
+            Some(open) => open.clone(),
+            None => connection.insert(redis.commands().await?).clone(),
+        };
+        let lengths = shards.iter().map(|shard| bus::queue_length(open.clone(), *shard));
+        futures::future::try_join_all(lengths).await
+    };
+    let lengths = tokio::time::timeout(ANSWER_WITHIN, look).await.ok()?.ok()?;
+    Some(lengths.into_iter().sum())
+}
+
 /// What an engine leads and what nobody does, on the metrics page.
 struct ShardGauges {
     led: Gauge<u64>,
     unled: Gauge<u64>,
+    waiting: Gauge<u64>,
 }
 
 impl ShardGauges {
@@ -91,15 +115,22 @@ impl ShardGauges {
                 "fulcrum.engine.shards_unled",
                 "Shards that nobody leads, as this engine sees it.",
             ),
+            waiting: gauge(
+                "fulcrum.engine.queue_length",
+                "Requests that wait in the queues of the shards that this engine leads.",
+            ),
         }
     }
 
-    /// Without an answer of the database the last word stands.
-    fn tell(&self, engine: &str, led: usize, unled: Option<i64>) {
+    /// Without an answer of the store the last word stands.
+    fn tell(&self, engine: &str, led: usize, unled: Option<i64>, waiting: Option<u64>) {
         let engine = [KeyValue::new("engine", engine.to_owned())];
         self.led.record(u64::try_from(led).unwrap_or(u64::MAX), &engine);
         if let Some(unled) = unled {
             self.unled.record(unled.unsigned_abs(), &engine);
+        }
+        if let Some(waiting) = waiting {
+            self.waiting.record(waiting, &engine);
         }
     }
 }

@@ -1,15 +1,14 @@
 //! The manifests hold together: selectors find pods, ports exist, settings are ones that this program knows, and every argument parses with
 //! its own parser. What a schema can see, `deploy/check` sees; here is what lies between two objects, or between one and the program.
 
+mod network;
 mod overlays;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{CommandFactory as _, Parser as _};
 use fulcrum::cli::Cli;
-use overlays::{
-    OVERLAYS, Pod, arguments, base64, called, containers, deploy, list, matches, names_in, ours, port, text,
-};
+use overlays::{OVERLAYS, arguments, base64, called, containers, deploy, list, matches, names_in, ours, port, text};
 use serde_json::Value;
 
 /// Settings of the program that no manifest gives, and why.
@@ -148,7 +147,8 @@ fn selectors_find_what_they_are_for() {
             let selected = overlay.selected(&budget["spec"]["selector"]);
             assert_eq!(selected.len(), 1, "{}: {}", overlay.name, called(budget));
         }
-        for scaler in overlay.of("HorizontalPodAutoscaler") {
+        let mut scaled = BTreeSet::new();
+        for scaler in overlay.of("HorizontalPodAutoscaler").chain(overlay.of("ScaledObject")) {
             let target = &scaler["spec"]["scaleTargetRef"];
             let found = overlay.find(text(target, "/kind"), text(target, "/name"));
             let found = found.unwrap_or_else(|| panic!("{} scales nothing", called(scaler)));
@@ -156,6 +156,22 @@ fn selectors_find_what_they_are_for() {
                 found.pointer("/spec/replicas").is_none(),
                 "an apply would undo what was scaled"
             );
+            assert!(
+                scaled.insert(called(found)),
+                "{}: two scale {}",
+                overlay.name,
+                called(found)
+            );
+            let wanted =
+                |pointer| containers(&found["spec"]["template"]["spec"]).any(|it| text(it, "/name") == pointer);
+            for metric in list(scaler, "/spec/metrics") {
+                let container = text(metric, "/containerResource/container");
+                assert!(container.is_empty() || wanted(container), "{}", called(scaler));
+            }
+            for trigger in list(scaler, "/spec/triggers") {
+                let container = text(trigger, "/metadata/containerName");
+                assert!(container.is_empty() || wanted(container), "{}", called(scaler));
+            }
         }
         for monitor in overlay.of("PodMonitor") {
             let selected = overlay.selected(&monitor["spec"]["selector"]);
@@ -219,67 +235,6 @@ fn services_lead_to_ports_that_are_open() {
             let named = list(certificate, "/spec/dnsNames");
             let all = [hosts("HTTPRoute"), hosts("GRPCRoute")].concat();
             assert!(all.iter().all(|host| named.contains(host)), "{}", called(certificate));
-        }
-    }
-}
-
-#[test]
-fn what_is_not_allowed_is_denied_and_what_is_needed_is_allowed() {
-    for overlay in OVERLAYS.values() {
-        let policies: Vec<&Value> = overlay.of("NetworkPolicy").collect();
-        let everything = |it: &&&Value| it["spec"]["podSelector"] == serde_json::json!({});
-        let denied = policies.iter().filter(everything).any(|it| {
-            list(it, "/spec/policyTypes").len() == 2
-                && it["spec"].get("ingress").is_none()
-                && it["spec"].get("egress").is_none()
-        });
-        assert!(denied, "{}: nothing denies all", overlay.name);
-        for policy in &policies {
-            let operators = policy["spec"]["podSelector"].to_string().contains("cnpg.io/cluster");
-            let found = overlay.selected(&policy["spec"]["podSelector"]);
-            assert!(operators || !found.is_empty(), "{} selects nothing", called(policy));
-            for pod in &found {
-                for open in list(policy, "/spec/ingress")
-                    .iter()
-                    .flat_map(|rule| list(rule, "/ports"))
-                {
-                    let migrates = text(pod.owner, "/kind") == "Job";
-                    assert!(migrates || port(pod, &open["port"]).is_some(), "{}", called(policy));
-                }
-            }
-        }
-        // Whoever is told of a store may go there.
-        let may = |pod: &Pod<'_>, wanted: u64| {
-            policies.iter().any(|policy| {
-                let rules = list(policy, "/spec/egress").iter();
-                matches(&policy["spec"]["podSelector"], pod.labels)
-                    && rules
-                        .flat_map(|rule| list(rule, "/ports"))
-                        .any(|open| open["port"] == wanted)
-            })
-        };
-        for pod in overlay.pods() {
-            for container in containers(pod.spec) {
-                let told = overlay.settings(container);
-                for (setting, number) in [
-                    ("FULCRUM_REDIS_URL", 6379),
-                    ("FULCRUM_DATABASE_URL", 5432),
-                    ("FULCRUM_OTLP_ENDPOINT", 4317),
-                ] {
-                    if told.contains_key(setting) {
-                        assert!(
-                            may(&pod, number),
-                            "{}: {} has no way to {setting}",
-                            overlay.name,
-                            called(pod.owner)
-                        );
-                    }
-                }
-                let live = told
-                    .get("FULCRUM_FEED")
-                    .is_some_and(|feed| feed.as_deref() == Some("live"));
-                assert!(!live || may(&pod, 443), "{}: no way to the venue", overlay.name);
-            }
         }
     }
 }

@@ -178,6 +178,8 @@ fn what_is_exported_is_what_is_written_down_and_all_that_is_asked_for() {
     asked.push(("rules".to_owned(), read("deploy/observability/rules.yaml")));
     asked.push(("rules' tests".to_owned(), read("deploy/observability/rules_test.yaml")));
     asked.push(("OPERATIONS".to_owned(), read("docs/OPERATIONS.md")));
+    let keda = "deploy/components/keda/scaledobjects.yaml";
+    asked.push((keda.to_owned(), read(keda)));
     for (place, text) in &asked {
         for name in named(text) {
             assert!(

@@ -92,8 +92,9 @@ pub(crate) async fn lead(
     check: &str,
     stage: Stage,
 ) -> Result<(), Failure> {
+    let redis = bus::Redis::open(redis)?;
     let config = Config {
-        redis: bus::Redis::open(redis)?,
+        redis: redis.clone(),
         database: database.to_owned(),
         name: name.to_owned(),
         instruments: engine::default_instruments(),
@@ -105,7 +106,7 @@ pub(crate) async fn lead(
     };
     let (status, watched) = watch::channel(engine::Status::default());
     let pool = super::pool(database, 1)?;
-    let watching = probe::engine(stage.board.clone(), check.to_owned(), watched, pool);
+    let watching = probe::engine(stage.board.clone(), check.to_owned(), watched, pool, redis);
     let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
     Ok(engine::run(config, status, stage.shutdown).await?)
 }

@@ -180,7 +180,11 @@ pub fn arguments(container: &Value) -> Vec<String> {
 pub fn base64(text: &str) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let (mut bits, mut held, mut bytes) = (0_u32, 0, Vec::new());
-    for symbol in text.bytes().filter(|symbol| *symbol != b'=') {
+    // Long ones are broken into lines.
+    for symbol in text
+        .bytes()
+        .filter(|symbol| *symbol != b'=' && !symbol.is_ascii_whitespace())
+    {
         let value = ALPHABET.iter().position(|it| *it == symbol).expect("base64");
         bits = bits << 6 | u32::try_from(value).unwrap();
         held += 6;
