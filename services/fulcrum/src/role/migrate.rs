@@ -149,6 +149,7 @@ mod tests {
             "audit_prices",
             "audit_snapshots",
             "audit_chain",
+            "audit_house",
             "dead_letters",
         ] {
             let sql = format!("SELECT * FROM {view}");
@@ -167,6 +168,7 @@ mod tests {
             "DELETE FROM audit_operations",
             "UPDATE audit_ledger SET amount = 0",
             "SELECT * FROM journal",
+            "SELECT * FROM house_exposure",
             "CREATE TABLE mine (n integer)",
         ] {
             let done = sqlx::query(forbidden).execute(&mut *auditor).await;
@@ -175,6 +177,14 @@ mod tests {
                 "{forbidden}"
             );
         }
+        let undescribed: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_attribute WHERE attrelid = 'audit_house'::regclass AND attnum > 0 \
+             AND col_description(attrelid, attnum) IS NULL",
+        )
+        .fetch_one(&mut *auditor)
+        .await
+        .unwrap();
+        assert_eq!(undescribed, 0, "every column says its unit");
         let columns: Vec<String> = sqlx::query_scalar(
             "SELECT attname::text FROM pg_attribute WHERE attrelid = 'audit_operations'::regclass ORDER BY attnum",
         )
