@@ -18,6 +18,7 @@ pub mod mutants;
 mod pace;
 pub mod presence;
 pub mod prices;
+pub mod rights;
 pub mod shard;
 
 pub use call::{CallError, Caller, CallerOptions, Calls, NotAccepted};

@@ -100,6 +100,12 @@ impl Server {
         self.client.get_connection_info().addr().to_string()
     }
 
+    /// Who the client is to it, where the address says so.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.client.get_connection_info().redis_settings().username()
+    }
+
     /// A connection to it.
     ///
     /// # Errors

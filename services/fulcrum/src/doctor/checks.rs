@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use redis::{ErrorKind, ServerErrorKind};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::Instant;
 
@@ -26,7 +27,7 @@ const MEMORY_NOTE_PERCENT: u64 = 75;
 /// What a check came to, or the one line that says why it could not look.
 type Seen = Result<Vec<Line>, Line>;
 
-fn all(seen: Seen) -> Vec<Line> {
+pub(super) fn all(seen: Seen) -> Vec<Line> {
     seen.unwrap_or_else(|line| vec![line])
 }
 
@@ -249,8 +250,14 @@ pub(super) async fn redis(url: &str) -> Vec<Line> {
             });
         }
         for server in &servers {
-            let info = redis_info(server).await?;
-            let mut of_this = of_a_server(&info);
+            let mut of_this = redis_info(server).await?.map_or_else(
+                || {
+                    vec![Line::Note(
+                        "version, memory and persistence not looked at: the user of this address may not ask; `operator` may".to_owned(),
+                    )]
+                },
+                |info| of_a_server(&info),
+            );
             if redis_answers(server.is_open()).await? {
                 of_this.push(Line::Note(
                     "whoever reaches it may do everything: the default user is open. deploy/redis/users.acl has a user for each role"
@@ -313,31 +320,35 @@ fn of_a_server(info: &BTreeMap<String, String>) -> Vec<Line> {
     lines
 }
 
-fn redis_away(error: impl std::fmt::Display) -> Line {
+pub(super) fn redis_away(error: impl std::fmt::Display) -> Line {
     Line::finding(
         format!("no connection to Redis: {error}"),
         "start Redis, or correct FULCRUM_REDIS_URL; from a container also look at the network policies",
     )
 }
 
-async fn redis_answers<T>(ask: impl Future<Output = Result<T, bus::BusError>>) -> Result<T, Line> {
+pub(super) async fn redis_answers<T>(ask: impl Future<Output = Result<T, bus::BusError>>) -> Result<T, Line> {
     tokio::time::timeout(ANSWER_WITHIN, ask)
         .await
         .map_err(|_| redis_away("no answer in time"))?
         .map_err(redis_away)
 }
 
-async fn redis_info(server: &bus::connect::servers::Server) -> Result<BTreeMap<String, String>, Line> {
+/// What a server says of itself; nothing to a user who may not ask.
+async fn redis_info(server: &bus::connect::servers::Server) -> Result<Option<BTreeMap<String, String>>, Line> {
     let ask = async {
         let mut connection = server.connect().await?;
-        let text: String = redis::cmd("INFO").query_async(&mut connection).await?;
-        Ok(text)
+        match redis::cmd("INFO").query_async::<String>(&mut connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => Ok(None),
+            said => Ok(Some(said?)),
+        }
     };
-    let text = redis_answers(ask).await?;
+    let Some(text) = redis_answers(ask).await? else {
+        return Ok(None);
+    };
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
-    Ok(pairs
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect())
+    let pairs = pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
+    Ok(Some(pairs.collect()))
 }
 
 /// The clocks of this machine, Postgres and Redis agree.

@@ -4,6 +4,7 @@
 //! something this look cannot see. Each check is a function from where to look to lines; none of them changes anything.
 
 mod checks;
+mod rights;
 
 use std::path::Path;
 use std::time::Duration;
@@ -58,6 +59,8 @@ enum Check {
     Shards,
     /// Redis answers, is recent enough, and throws nothing away.
     Redis,
+    /// The user of the Redis address may do what its role does.
+    Rights,
     /// The clocks of this machine, Postgres and Redis agree.
     Clocks,
     /// The gateway's keys can be read.
@@ -120,6 +123,7 @@ impl Check {
             Self::Migrations => checks::migrations(&at.database).await,
             Self::Shards => checks::shards(&at.database).await,
             Self::Redis => checks::redis(&at.redis).await,
+            Self::Rights => rights::rights(&at.redis).await,
             Self::Clocks => checks::clocks(&at.database, &at.redis).await,
             Self::Keys => checks::keys(&at.keys),
         }

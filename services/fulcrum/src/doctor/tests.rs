@@ -235,6 +235,95 @@ async fn a_redis_where_nobody_is_asked_for_a_name_is_noted() {
     assert!(!said(&lines).contains(OPEN), "{lines:?}");
 }
 
+/// A Redis with the users as they are deployed, each with its name as password; one line changed.
+async fn with_users(change: impl Fn(&str) -> String) -> (PrivateRedis, tempfile::TempDir) {
+    let room = tempfile::tempdir().unwrap();
+    let file = room.path().join("users.acl");
+    let mut users = String::new();
+    for line in include_str!("../../../../deploy/redis/users.acl").lines() {
+        let name = line.split(' ').nth(1).unwrap();
+        let line = line.replace(
+            &format!("user {name} on resetkeys"),
+            &format!("user {name} on >{name} resetkeys"),
+        );
+        users += &change(&line);
+        users.push('\n');
+    }
+    std::fs::write(&file, users).unwrap();
+    (
+        PrivateRedis::start_with(&[("aclfile", file.to_str().unwrap())]).await,
+        room,
+    )
+}
+
+const WITH_USERS: [&str; 5] = ["gateway", "engine", "poller", "recorder", "operator"];
+
+#[tokio::test]
+async fn the_users_that_are_deployed_may_do_what_their_roles_do() {
+    let (redis, _room) = with_users(str::to_owned).await;
+    for role in WITH_USERS {
+        let address = format!("{}?user={role}&pass={role}", redis.url());
+        let lines = rights::rights(&address).await;
+        assert_eq!(
+            lines,
+            [Line::Fine(format!("the user {role:?} may do what a {role} does"))]
+        );
+        assert_eq!(findings(&checks::redis(&address).await), [], "{role}");
+    }
+    let nobody = rights::rights(&redis.url()).await;
+    assert!(said(&nobody).contains("names no user"), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn each_right_that_a_role_lacks_is_found() {
+    for (role, right, command) in [
+        ("gateway", "+rpush", "RPUSH {s0}:requests a"),
+        ("gateway", "+blmpop", "BLMPOP"),
+        ("gateway", "%R~{s*}:events", "XREAD STREAMS {s0}:events 0"),
+        ("gateway", "+eval", "EVAL"),
+        ("engine", "+ltrim", "LTRIM"),
+        ("engine", "+psetex", "PSETEX"),
+        ("engine", "+xgroup|setid", "XGROUP SETID"),
+        ("poller", "+xadd", "XADD price_stream"),
+        ("recorder", "+xrevrange", "XREVRANGE price_stream"),
+        ("operator", "+info", "INFO"),
+        ("operator", "+time", "TIME"),
+    ] {
+        let own = format!("user {role} ");
+        let without = |line: &str| {
+            if line.starts_with(&own) {
+                line.replace(&format!("{right} "), "")
+                    .replace(&format!(" {right})"), ")")
+            } else {
+                line.to_owned()
+            }
+        };
+        let (redis, _room) = with_users(without).await;
+        let lines = rights::rights(&format!("{}?user={role}&pass={role}", redis.url())).await;
+        let found = findings(&lines);
+        assert!(!found.is_empty(), "{role} without {right}: {lines:?}");
+        assert!(
+            found.iter().all(|(_, fix)| fix.contains("deploy/redis/users.acl")) && said(&lines).contains(command),
+            "{role} without {right}: {lines:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_may_do_more_than_its_role_needs_is_noted() {
+    let more = |line: &str| {
+        if line.starts_with("user poller ") {
+            line.replacen("-@all +ping", "+@all +ping", 1)
+        } else {
+            line.to_owned()
+        }
+    };
+    let (redis, _room) = with_users(more).await;
+    let lines = rights::rights(&format!("{}?user=poller&pass=poller", redis.url())).await;
+    assert_eq!(findings(&lines), []);
+    assert!(said(&lines).contains("more than it needs"), "{lines:?}");
+}
+
 #[tokio::test]
 async fn each_master_of_a_cluster_is_looked_at_and_slots_of_nobody_are_found() {
     let mut cluster = PrivateRedisCluster::start_with(&[("cluster-replica-no-failover", "yes")]).await;
