@@ -12,6 +12,7 @@ use std::time::Duration;
 use contracts::bus::{Reply, Request, reply};
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -181,7 +182,7 @@ impl<L: CallLists> Caller<L> {
         let pace = Pace::start(Instant::now());
         let waiting = Arc::new(Waiting::new(options.in_flight_max, &pace));
         let (outgoing, drained) = mpsc::channel(PUSH_MAX * 4);
-        let push = push_requests(lists.clone(), drained, Arc::clone(&waiting), options.queue_length_max);
+        let push = push(lists.clone(), drained, Arc::clone(&waiting), options.queue_length_max);
         let pop = pop_replies(lists.clone(), reply_to.clone(), Arc::clone(&waiting), pace);
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(push));
         tokio::spawn(shutdown.run_until_cancelled_owned(pop));
@@ -243,6 +244,26 @@ impl<L: CallLists + Sync> Calls for Caller<L> {
 
     fn is_full(&self) -> bool {
         self.waiting.is_full(&self.waiting.lock())
+    }
+}
+
+/// Pushes what callers hand over. Where shards are on several servers, each by itself: one that hangs is waited for by its own callers.
+async fn push(lists: impl CallLists, mut drained: mpsc::Receiver<Outgoing>, waiting: Arc<Waiting>, length_max: usize) {
+    if !lists.is_several() {
+        return push_requests(lists, drained, waiting, length_max).await;
+    }
+    let mut tasks = JoinSet::new();
+    let mut shards: HashMap<u32, mpsc::Sender<Outgoing>> = HashMap::new();
+    while let Some(outgoing) = drained.recv().await {
+        let of_shard = shards.entry(outgoing.shard).or_insert_with(|| {
+            let (hand_over, drained) = mpsc::channel(PUSH_MAX * 4);
+            tasks.spawn(push_requests(lists.clone(), drained, Arc::clone(&waiting), length_max));
+            hand_over
+        });
+        if let Err(full) = of_shard.try_send(outgoing) {
+            let correlation = full.into_inner().correlation;
+            waiting.finish(correlation, Err(CallError::NotAccepted(NotAccepted::QueueFull)));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod address;
 mod commands;
 mod sentinel;
 pub mod servers;
+mod silence;
 
 use std::time::Duration;
 
@@ -133,6 +134,11 @@ impl Redis {
             Place::Sentinel(sentinels) => direct(&sentinels.master().await?, BLOCKING_TIMEOUT).await?,
             Place::Cluster(nodes) => nodes.that_has(key).await?,
         })
+    }
+
+    /// Whether shards are on several servers, of which one may fail without the others.
+    pub(crate) fn is_several(&self) -> bool {
+        matches!(self.place, Place::Cluster(_))
     }
 
     /// Keys that one blocking command may read together: all of them, or in a cluster each by itself.

@@ -3,9 +3,11 @@
 //! A trait, because everything that makes a call safe is in the caller, and a simulation must run that very code over lists of its own.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands as _, Direction};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::connect::{BLOCK, BusError, Commands, Redis};
@@ -36,15 +38,22 @@ pub trait CallLists: Clone + Send + 'static {
     /// Takes replies off a list, at most `count_max`; waits for some, and may come back empty.
     fn pop(&mut self, list: &str, count_max: usize) -> impl Future<Output = Result<Vec<Vec<u8>>, BusError>> + Send;
 
+    /// Whether shards are on several servers, so that a push to one must not wait for another.
+    fn is_several(&self) -> bool {
+        false
+    }
+
     /// An id that nobody can guess and nobody had before.
     fn fresh_id(&self) -> Uuid;
 }
 
-/// [`CallLists`] over Redis. A clone connects by itself.
+/// [`CallLists`] over Redis. A clone connects by itself, but in a cluster: there all send over one set of connections, one a node.
 #[derive(Debug)]
 pub struct RedisLists {
     redis: Redis,
     commands: Option<Commands>,
+    /// Those of a cluster.
+    nodes: Arc<OnceCell<Commands>>,
     blocking: Option<MultiplexedConnection>,
     admit: Lua,
 }
@@ -56,6 +65,7 @@ impl RedisLists {
         Self {
             redis,
             commands: None,
+            nodes: Arc::default(),
             blocking: None,
             admit: Lua::new(ADMIT_AND_PUSH),
         }
@@ -64,7 +74,19 @@ impl RedisLists {
 
 impl Clone for RedisLists {
     fn clone(&self) -> Self {
-        Self::new(self.redis.clone())
+        Self {
+            nodes: Arc::clone(&self.nodes),
+            ..Self::new(self.redis.clone())
+        }
+    }
+}
+
+impl RedisLists {
+    async fn connect(&self) -> Result<Commands, BusError> {
+        if self.redis.is_several() {
+            return self.nodes.get_or_try_init(|| self.redis.commands()).await.cloned();
+        }
+        self.redis.commands().await
     }
 }
 
@@ -85,8 +107,7 @@ impl CallLists for RedisLists {
     async fn push(&mut self, groups: &[Group], length_max: usize) -> Vec<Pushed> {
         if self.commands.is_none() {
             self.commands = self
-                .redis
-                .commands()
+                .connect()
                 .await
                 .inspect_err(|error| tracing::warn!(%error, "request queue: cannot connect"))
                 .ok();
@@ -120,6 +141,10 @@ impl CallLists for RedisLists {
             .await?;
         self.blocking = Some(open);
         Ok(popped.map(|(_, replies)| replies).unwrap_or_default())
+    }
+
+    fn is_several(&self) -> bool {
+        self.redis.is_several()
     }
 
     fn fresh_id(&self) -> Uuid {

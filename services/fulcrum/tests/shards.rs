@@ -189,3 +189,37 @@ async fn from_one_engine_to_four_and_back_a_dead_redis_master_and_a_restart_of_p
     assert_eq!(first.stop(), Some(0));
     replays(&stores);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_master_that_hangs_holds_up_its_own_shards_and_no_others() {
+    // More than those who wait two seconds between any two calls could get before the test gives up.
+    const MANY: u64 = 100;
+    let cluster = PrivateRedisCluster::start_with(&[("cluster-replica-no-failover", "yes")]).await;
+    let address = cluster.url();
+    let stores = Stores::start_on(cluster, address, SHARDS).await;
+    let engine = stores.engine("e1");
+    settle(&stores, &[16]).await;
+    let mut load = Load::start(&stores.address, HASTY);
+    load.serves_everybody(5).await;
+    let mut masters = Vec::new();
+    for shard in 0..SHARDS {
+        masters.push(stores.redis.master_of(&format!("{{s{shard}}}:requests")).await);
+    }
+    // All replies of a caller come by one list: whoever has that is not the one that hangs.
+    let replies = stores.redis.nodes_with("blmpop").await;
+    let hangs = masters.iter().copied().find(|master| !replies.contains(master));
+    let hangs = hangs.expect("three masters, one list");
+    let others = |shard: u32| masters[shard as usize] != hangs;
+    load.tell("a healthy cluster");
+
+    let frozen = stores.redis.freeze(hangs).await;
+    let answered = load.serves(MANY, others).await;
+    load.tell("a master that hangs");
+    eprintln!("{answered} calls of other shards were answered meanwhile");
+    drop(frozen);
+    load.serves_everybody(5).await;
+    load.tell("back");
+    load.end().await;
+    assert_eq!(engine.stop(), Some(0));
+    replays(&stores);
+}

@@ -14,6 +14,7 @@ use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value};
 
 use super::sentinel::Sentinels;
+use super::silence::{self, Silence};
 use super::{BusError, COMMAND_TIMEOUT, direct};
 
 /// While the sentinels were asked in vain so short a time ago, they are not asked again.
@@ -27,7 +28,7 @@ pub struct Commands(Kind);
 enum Kind {
     One(ConnectionManager),
     Master(Arc<Master>),
-    Cluster(ClusterConnection),
+    Cluster(ClusterConnection, Silence),
 }
 
 impl std::fmt::Debug for Commands {
@@ -35,7 +36,7 @@ impl std::fmt::Debug for Commands {
         formatter.write_str(match self.0 {
             Kind::One(_) => "Commands(one server)",
             Kind::Master(_) => "Commands(a master by sentinels)",
-            Kind::Cluster(_) => "Commands(a cluster)",
+            Kind::Cluster(..) => "Commands(a cluster)",
         })
     }
 }
@@ -57,12 +58,12 @@ impl Commands {
     }
 
     pub(super) fn cluster(connection: ClusterConnection) -> Self {
-        Self(Kind::Cluster(connection))
+        Self(Kind::Cluster(connection, Silence::default()))
     }
 
     /// Whether an error on one key says nothing about the others: in a cluster the other masters go on.
     pub(crate) fn fails_in_part(&self) -> bool {
-        matches!(self.0, Kind::Cluster(_))
+        matches!(self.0, Kind::Cluster(..))
     }
 
     /// Sends groups of commands, each on one key, and wants no answers but that all worked. In one pipeline where there is one
@@ -74,9 +75,9 @@ impl Commands {
         &self,
         groups: impl IntoIterator<Item = [Cmd; N]> + Send,
     ) -> Result<(), BusError> {
-        if let Kind::Cluster(cluster) = &self.0 {
+        if self.fails_in_part() {
             let pipelines = groups.into_iter().map(|group| {
-                let mut cluster = cluster.clone();
+                let mut cluster = self.clone();
                 async move { pipeline(group).query_async::<()>(&mut cluster).await }
             });
             let sent = futures::future::join_all(pipelines).await;
@@ -93,7 +94,7 @@ impl Commands {
     pub async fn ping(&mut self) -> Result<(), BusError> {
         let ping = redis::cmd("PING");
         match &mut self.0 {
-            Kind::Cluster(cluster) => {
+            Kind::Cluster(cluster, _) => {
                 let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
                 let _pong = cluster.route_command(ping, anywhere).await?;
             }
@@ -115,7 +116,16 @@ impl ConnectionLike for Commands {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match &mut self.0 {
             Kind::One(one) => one.req_packed_command(command),
-            Kind::Cluster(cluster) => cluster.req_packed_command(command),
+            Kind::Cluster(cluster, silence) => async move {
+                let key = silence::key_of(command);
+                if silence.is_on(key) {
+                    return Err(never_reached("its node does not answer"));
+                }
+                let answer = cluster.req_packed_command(command).await;
+                silence.note(cluster, key, answer.as_ref().err());
+                answer
+            }
+            .boxed(),
             Kind::Master(master) => async move {
                 let (turn, mut open) = master.open().await?;
                 let answer = open.req_packed_command(command).await;
@@ -139,7 +149,16 @@ impl ConnectionLike for Commands {
     ) -> RedisFuture<'a, Vec<Value>> {
         match &mut self.0 {
             Kind::One(one) => one.req_packed_commands(pipeline, offset, count),
-            Kind::Cluster(cluster) => cluster.req_packed_commands(pipeline, offset, count),
+            Kind::Cluster(cluster, silence) => async move {
+                let key = pipeline.cmd_iter().next().and_then(silence::key_of);
+                if silence.is_on(key) {
+                    return Err(never_reached("its node does not answer"));
+                }
+                let answers = cluster.req_packed_commands(pipeline, offset, count).await;
+                silence.note(cluster, key, answers.as_ref().err());
+                answers
+            }
+            .boxed(),
             Kind::Master(master) => async move {
                 let (turn, mut open) = master.open().await?;
                 let answers = open.req_packed_commands(pipeline, offset, count).await;
@@ -159,7 +178,7 @@ impl ConnectionLike for Commands {
     fn get_db(&self) -> i64 {
         match &self.0 {
             Kind::One(one) => one.get_db(),
-            Kind::Cluster(cluster) => cluster.get_db(),
+            Kind::Cluster(cluster, _) => cluster.get_db(),
             // The connection of the moment may be none; nobody of ours uses another database than the first.
             Kind::Master(_) => 0,
         }
@@ -244,9 +263,5 @@ impl Master {
 
 /// An error that says what is known: no command was sent.
 fn never_reached(said: &str) -> RedisError {
-    io::Error::new(
-        io::ErrorKind::ConnectionRefused,
-        format!("no master is reached: {said}"),
-    )
-    .into()
+    io::Error::new(io::ErrorKind::ConnectionRefused, format!("not sent: {said}")).into()
 }
