@@ -16,7 +16,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, ServerErrorKind};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use testkit::stores::{free_ports, give_to_postgres};
+use testkit::stores::{Guards, free_ports, give_to_postgres};
 use testkit::{PrivatePostgres, PrivateRedis, PrivateRedisCluster, PrivateSentinels};
 
 /// Callers that trade at once, each on an account of its own.
@@ -224,6 +224,49 @@ impl Authority {
             std::fs::write(directory.join(file), text).expect("a disk");
         }
     }
+}
+
+/// A name and a certificate are asked for, everywhere.
+fn guards(room: &Path) -> Guards {
+    Authority::new().write(&["localhost"], room);
+    let file = room.join("users.acl");
+    let harness = "user harness on >harnessharness ~* &* +@all\n";
+    std::fs::write(&file, users() + harness).expect("a disk");
+    Guards {
+        users: file,
+        certificates: room.to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_asks_for_names_and_certificates_may_lose_a_master_too() {
+    let room = tempfile::tempdir().expect("a directory");
+    let cluster = PrivateRedisCluster::start_guarded(guards(room.path())).await;
+    let urls = USERS.map(|role| (role, cluster.url_of(role)));
+    let url = |role: &str| urls.iter().find(|(name, _)| *name == role).expect("a role").1.clone();
+    let stranger = url("gateway").replace("gateway:gatewaygateway@", "gateway:guessed@");
+    let refused = bus::Redis::open(&stranger).expect("an address").commands().await;
+    assert!(refused.is_err(), "a wrong password");
+    let mesh = Mesh::start_on(cluster, url, 4, |_| {}).await;
+    loses_a_master(mesh, async |cluster| {
+        let master = cluster.master_of("{s0}:requests").await;
+        cluster.kill(master);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_set_that_asks_for_names_and_certificates_may_lose_its_master_too() {
+    let room = tempfile::tempdir().expect("a directory");
+    let set = PrivateSentinels::start_guarded(guards(room.path())).await;
+    let urls = USERS.map(|role| (role, set.url_of(role)));
+    let url = |role: &str| urls.iter().find(|(name, _)| *name == role).expect("a role").1.clone();
+    let mesh = Mesh::start_on(set, url, 4, |_| {}).await;
+    loses_a_master(mesh, async |set| {
+        let master = set.master().await;
+        set.kill(master);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
