@@ -1,12 +1,14 @@
-//! One call, one trace, and one for what a price sets off: a collector receives the spans of a real run and finds the whole way of each
-//! under one trace id.
+//! One call, one trace, and one for what a price sets off: a collector that is not ours receives the spans of a real run, and in what it
+//! hands on the whole way of each is found under one trace id.
 
 mod binary;
 mod doors;
 mod mesh;
 mod venue;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use binary::Up;
 use doors::{Client, Door};
@@ -15,7 +17,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{Tra
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::json;
+use testkit::stores::free_ports;
 use tokio::sync::mpsc;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 use venue::{Row, Venue};
 
@@ -23,6 +27,45 @@ use venue::{Row, Venue};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 /// And the span that calls.
 const CALLER: &str = "00f067aa0ba902b7";
+
+/// Rotel: receives spans by OTLP, and sends them on by OTLP. Ends with the value.
+struct Rotel {
+    process: Child,
+    endpoint: String,
+}
+
+impl Rotel {
+    /// Starts one that sends to `next`.
+    async fn start(next: &str) -> Self {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/deploy/bin/rotel-agent");
+        let ports = free_ports(2);
+        let [grpc, http] = [ports[0], ports[1]].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let process = Command::new(&program)
+            .arg("start")
+            .args(["--otlp-grpc-endpoint", &grpc.to_string()])
+            .args(["--otlp-http-endpoint", &http.to_string()])
+            .args(["--exporter", "otlp", "--otlp-exporter-protocol", "grpc"])
+            .args(["--otlp-exporter-endpoint", next, "--otlp-exporter-compression", "none"])
+            .arg("--disable-batching")
+            .stdin(Stdio::null())
+            // What it says is for whoever looks why the test failed.
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}; deploy/checks/setup installs it", program.display()));
+        let endpoint = format!("http://{grpc}");
+        let rotel = Self { process, endpoint };
+        until("rotel listens", async || TcpStream::connect(grpc).ok()).await;
+        rotel
+    }
+}
+
+impl Drop for Rotel {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
 
 /// A collector that hands on what it gets.
 struct Collector(mpsc::UnboundedSender<Span>);
@@ -57,7 +100,8 @@ impl Traces {
         let (send, incoming) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let incoming = tonic::transport::server::TcpIncoming::from(listener);
-            let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(Collector(send)));
+            let server = tonic::transport::Server::builder()
+                .add_service(TraceServiceServer::new(Collector(send)).accept_compressed(CompressionEncoding::Gzip));
             server.serve_with_incoming(incoming).await.expect("serves");
         });
         let endpoint = format!("http://{own}");
@@ -113,7 +157,7 @@ fn row(bid: &str, ask: &str) -> Row {
 async fn a_call_is_one_trace_from_the_client_to_the_journal_and_a_liquidation_one_from_the_frame_of_its_price() {
     let mut traces = Traces::collect().await;
     let mut venue = Venue::calm("SOL_USDC", &row("199.98", "200.02")).await;
-    let endpoint = traces.endpoint.clone();
+    let rotel = Rotel::start(&traces.endpoint).await;
     let options = [
         "--feed",
         &venue.url,
@@ -122,7 +166,7 @@ async fn a_call_is_one_trace_from_the_client_to_the_journal_and_a_liquidation_on
         "--shards",
         "2",
         "--otlp-endpoint",
-        &endpoint,
+        &rotel.endpoint,
     ];
     let up = Up::start(&options).await;
     let client = Client::new(Door::Grpc, up.address, &up.token("alice"));
