@@ -14,12 +14,15 @@ pub struct Role {
 }
 
 /// What every role does.
-pub const EVERYBODY: [&str; 3] = ["PING", "TIME", "ROLE"];
+pub const EVERYBODY: [&str; 4] = ["PING", "TIME", "ROLE", "CLUSTER SLOTS"];
+/// A script that nobody has.
+const NO_SCRIPT: &str = "EVALSHA 0000000000000000000000000000000000000000 0";
 /// What each role does.
 pub const ROLES: [Role; 5] = [
     Role {
         name: "gateway",
         asked: &[
+            "EVAL a 2 {s0}:requests {s0}:leader",
             "EXISTS {s0}:leader",
             "LLEN {s0}:requests",
             "RPUSH {s0}:requests a",
@@ -30,11 +33,14 @@ pub const ROLES: [Role; 5] = [
             "XINFO STREAM {s0}:events",
             "XREAD STREAMS price_stream 0",
         ],
-        tried: &[],
+        tried: &[NO_SCRIPT],
     },
     Role {
         name: "engine",
         asked: &[
+            "EVAL a 1 {s0}:requests",
+            "EXISTS {s0}:requests",
+            "EVAL a 1 {s0}:leader",
             "BLMOVE {s0}:requests {s0}:requests LEFT LEFT 1",
             "LRANGE {s0}:requests 0 1",
             "LLEN {s0}:requests",
@@ -48,6 +54,7 @@ pub const ROLES: [Role; 5] = [
             "RPUSH replies:a b",
             "EXPIRE replies:a 1",
             "XREAD STREAMS price_stream 0",
+            "EXISTS price_stream",
             "XREADGROUP GROUP a b STREAMS price_stream 0",
             "XGROUP CREATE price_stream a 0",
             "XGROUP SETID price_stream a 0",
@@ -55,7 +62,7 @@ pub const ROLES: [Role; 5] = [
             "XREVRANGE price_stream + -",
             "XINFO STREAM price_stream",
         ],
-        tried: &[],
+        tried: &[NO_SCRIPT],
     },
     Role {
         name: "poller",
@@ -77,11 +84,12 @@ pub const ROLES: [Role; 5] = [
     Role {
         name: "operator",
         asked: &[
+            "EVAL a 2 {s0}:requests {s0}:leader",
             "EXISTS {s0}:leader",
             "LLEN {s0}:requests",
             "RPUSH {s0}:requests a",
             "BLMPOP 1 1 replies:a LEFT",
         ],
-        tried: &["INFO server"],
+        tried: &[NO_SCRIPT, "INFO server", "CLUSTER NODES"],
     },
 ];

@@ -61,18 +61,18 @@ impl FeedState {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[doc = $what:literal] $name:ident,)*) => {
         /// What happened since the start. Read by the ops endpoint, written by the poller.
         #[derive(Debug, Default)]
         pub struct Counters {
             last_frame_us: AtomicU64,
-            $($(#[$doc])* pub(crate) $name: AtomicU64,)*
+            $(#[doc = $what] pub(crate) $name: AtomicU64,)*
         }
 
         /// [`Counters`] at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counts {
-            $($(#[$doc])* pub $name: u64,)*
+            $(#[doc = $what] pub $name: u64,)*
         }
 
         impl Counters {
@@ -84,10 +84,10 @@ macro_rules! counters {
         }
 
         impl Counts {
-            /// Names and values, for a metrics page: each is a counter that only rises.
+            /// Names, what they count, and values, for a metrics page: each is a counter that only rises.
             #[must_use]
-            pub fn each(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)*]
+            pub fn each(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), $what.trim_ascii(), self.$name),)*]
             }
         }
     };
@@ -242,7 +242,7 @@ mod tests {
         add(&counters.published, 3);
         let counts = counters.counts();
         assert_eq!((counts.garbage, counts.published, counts.frames), (1, 3, 0));
-        assert!(counts.each().contains(&("published", 3)));
+        assert!(counts.each().contains(&("published", "Quotes published.", 3)));
         assert_eq!(counters.last_frame_at(), None);
     }
 

@@ -29,10 +29,7 @@ pub(super) async fn rights(url: &str) -> Vec<Line> {
         let mut lines = Vec::new();
         for server in &servers {
             let Some(user) = server.user() else {
-                return Ok(vec![Line::Note(
-                    "not looked at: the address names no user, so Redis asks nobody who they are, or refuses"
-                        .to_owned(),
-                )]);
+                return Ok(vec![Line::Note("not looked at: the address names no user".to_owned())]);
             };
             let Some(role) = ROLES.iter().find(|role| role.name == user) else {
                 let known: Vec<&str> = ROLES.iter().map(|role| role.name).collect();

@@ -274,6 +274,22 @@ async fn the_users_that_are_deployed_may_do_what_their_roles_do() {
     assert!(said(&nobody).contains("names no user"), "{nobody:?}");
 }
 
+#[test]
+fn every_command_that_a_user_is_given_is_one_that_is_looked_at() {
+    for line in include_str!("../../../../deploy/redis/users.acl").lines() {
+        let words: Vec<&str> = line.split([' ', '(', ')']).collect();
+        let Some(role) = bus::rights::ROLES.iter().find(|role| role.name == words[1]) else {
+            continue;
+        };
+        let looked_at = || bus::rights::EVERYBODY.iter().chain(role.asked).chain(role.tried);
+        for given in words.iter().filter_map(|word| word.strip_prefix('+')) {
+            let command = given.replace('|', " ").to_uppercase();
+            let there = looked_at().any(|it| *it == command || it.starts_with(&format!("{command} ")));
+            assert!(there, "{}: nobody looks at {command}", role.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn each_right_that_a_role_lacks_is_found() {
     for (role, right, command) in [
@@ -281,6 +297,8 @@ async fn each_right_that_a_role_lacks_is_found() {
         ("gateway", "+blmpop", "BLMPOP"),
         ("gateway", "%R~{s*}:events", "XREAD STREAMS {s0}:events 0"),
         ("gateway", "+eval", "EVAL"),
+        ("gateway", "+evalsha", "EVALSHA"),
+        ("poller", "+cluster|slots", "CLUSTER SLOTS"),
         ("engine", "+ltrim", "LTRIM"),
         ("engine", "+psetex", "PSETEX"),
         ("engine", "+xgroup|setid", "XGROUP SETID"),

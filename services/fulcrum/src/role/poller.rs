@@ -149,13 +149,14 @@ pub(crate) async fn follow(settings: &FeedSettings, redis: &str, stage: Stage) -
 /// Puts what the poller counts on the metrics page.
 fn count(poller: &Poller) {
     let meter = global::meter("fulcrum.poller");
-    for (name, _) in poller.counters().counts().each() {
+    for (name, what, _) in poller.counters().counts().each() {
         let counters = poller.counters();
         meter
             .u64_observable_counter(format!("fulcrum.poller.{name}"))
+            .with_description(what)
             .with_callback(move |observer| {
                 let now = counters.counts().each();
-                if let Some((_, value)) = now.iter().find(|(other, _)| *other == name) {
+                if let Some((_, _, value)) = now.iter().find(|(other, ..)| *other == name) {
                     observer.observe(*value, &[]);
                 }
             })
