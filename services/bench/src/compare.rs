@@ -26,17 +26,17 @@ const QUARTER: f64 = 0.25;
 const OVERLOAD: f64 = 2.0;
 
 /// One side of a comparison: measured once in each round.
-type Side<'a> = Box<dyn Fn() -> BoxFuture<'a, anyhow::Result<Sample>> + Send + Sync + 'a>;
+pub(crate) type Side<'a> = Box<dyn Fn() -> BoxFuture<'a, anyhow::Result<Sample>> + Send + Sync + 'a>;
 
 /// The rounds that count.
-struct Rounds {
+pub(crate) struct Rounds {
     rounds: Vec<Vec<Sample>>,
     void: usize,
 }
 
 impl Rounds {
     /// Measures all sides in turn until there are enough rounds.
-    async fn of(what: &str, count: usize, sides: &[Side<'_>]) -> anyhow::Result<Self> {
+    pub(crate) async fn of(what: &str, count: usize, sides: &[Side<'_>]) -> anyhow::Result<Self> {
         let (mut rounds, mut noisy) = (Vec::new(), Vec::new());
         while rounds.len() < count && rounds.len() + noisy.len() < count * TRIES {
             let mut round = Vec::with_capacity(sides.len());
@@ -60,18 +60,18 @@ impl Rounds {
     }
 
     /// What `of` is in each round.
-    fn spread(&self, of: impl Fn(&[Sample]) -> f64) -> Option<Spread> {
+    pub(crate) fn spread(&self, of: impl Fn(&[Sample]) -> f64) -> Option<Spread> {
         Spread::of(&self.rounds.iter().map(|round| of(round)).collect::<Vec<_>>())
     }
 
     /// The round whose first sample is the middle one, for the table.
-    fn typical(&self) -> Vec<Sample> {
+    pub(crate) fn typical(&self) -> Vec<Sample> {
         let mut sorted: Vec<&Vec<Sample>> = self.rounds.iter().collect();
         sorted.sort_by(|a, b| disturbance(a).total_cmp(&disturbance(b)));
         sorted.first().map(|round| (*round).clone()).unwrap_or_default()
     }
 
-    fn note(&self) -> String {
+    pub(crate) fn note(&self) -> String {
         let noisy = self
             .rounds
             .iter()
@@ -122,26 +122,9 @@ pub async fn run(
     };
     let most = comparison.open_trade(report).await?;
     comparison.at_64_and_alone(report).await?;
-    report.judged(Mark::unmeasured(
-        4,
-        "cpu with the journal ÷ without it",
-        "no run without a journal yet",
-    ));
     comparison.queue(report).await?;
     comparison.balance(report).await?;
     comparison.open_loops(report, most).await?;
-    for (number, what) in [
-        (11, "core: commands per second, growth"),
-        (12, "core: ticks"),
-        (13, "journal ÷ file with fdatasync"),
-        (14, "recovery"),
-        (15, "snapshot"),
-        (16, "memory"),
-        (17, "the recorder's lag"),
-    ] {
-        report.judged(Mark::unmeasured(number, what, "no measurement yet"));
-    }
-    report.marks.sort_by_key(|mark| mark.number);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A unit of `/proc/stat`: Linux has counted in hundredths of a second for all programs since long ago.
@@ -20,9 +21,15 @@ pub enum Subject {
     Thread(u32),
 }
 
+/// Processes that count to a name of their own instead of to that of the family they are in; others may come while it is watched.
+pub type Apart = Arc<Mutex<BTreeSet<u32>>>;
+
 /// Names and what counts to them.
 #[derive(Clone, Debug, Default)]
-pub struct Watch(Vec<(String, Subject)>);
+pub struct Watch {
+    subjects: Vec<(String, Subject)>,
+    apart: Vec<(String, Apart)>,
+}
 
 /// What was counted at one moment.
 #[derive(Clone, Debug)]
@@ -47,14 +54,26 @@ pub struct Used {
 impl Watch {
     /// Watches one more subject.
     pub fn add(&mut self, name: &str, subject: Subject) {
-        self.0.push((name.to_owned(), subject));
+        self.subjects.push((name.to_owned(), subject));
+    }
+
+    /// Counts these to `name`, in whatever family they are.
+    pub fn set_apart(&mut self, name: &str, processes: &Apart) {
+        self.apart.push((name.to_owned(), Arc::clone(processes)));
     }
 
     /// Watches what another does, too.
     #[must_use]
     pub fn and(mut self, other: &Watch) -> Self {
-        self.0.extend(other.0.iter().cloned());
+        self.subjects.extend(other.subjects.iter().cloned());
+        self.apart.extend(other.apart.iter().cloned());
         self
+    }
+
+    fn name_apart(&self, pid: u32) -> Option<&str> {
+        let known = |processes: &Apart| processes.lock().is_ok_and(|it| it.contains(&pid));
+        let (name, _) = self.apart.iter().find(|(_, processes)| known(processes))?;
+        Some(name)
     }
 
     /// Counts now.
@@ -62,13 +81,17 @@ impl Watch {
     pub fn read(&self) -> Reading {
         let parents = parents();
         let mut ran: BTreeMap<String, HashMap<u32, u64>> = BTreeMap::new();
-        for (name, subject) in &self.0 {
-            let threads = ran.entry(name.clone()).or_default();
+        for (name, subject) in &self.subjects {
+            ran.entry(name.clone()).or_default();
             match subject {
-                Subject::Thread(tid) => threads.extend(thread(std::process::id(), *tid)),
+                Subject::Thread(tid) => ran
+                    .entry(name.clone())
+                    .or_default()
+                    .extend(thread(std::process::id(), *tid)),
                 Subject::Process(root) => {
                     for pid in family(*root, &parents) {
-                        threads.extend(threads_of(pid));
+                        let name = self.name_apart(pid).unwrap_or(name);
+                        ran.entry(name.to_owned()).or_default().extend(threads_of(pid));
                     }
                 }
             }
@@ -87,10 +110,10 @@ impl Reading {
     pub fn since(&self, before: &Reading) -> Used {
         let mut by_name = BTreeMap::new();
         for (name, threads) in &self.ran {
-            let earlier = before.ran.get(name);
             let nanos = threads.iter().map(|(tid, ran)| {
-                let had = earlier.and_then(|it| it.get(tid)).copied().unwrap_or_default();
-                ran.saturating_sub(had)
+                // Under whatever name: it may have been known for what it is in between.
+                let had = before.ran.values().find_map(|it| it.get(tid)).copied();
+                ran.saturating_sub(had.unwrap_or_default())
             });
             by_name.insert(name.clone(), Duration::from_nanos(nanos.sum()));
         }
@@ -254,6 +277,25 @@ mod tests {
         assert_eq!(
             others(seconds(1), seconds(0), seconds(0), 2).to_bits(),
             0.0_f64.to_bits()
+        );
+    }
+
+    #[test]
+    fn what_is_set_apart_counts_to_its_own_name_only() {
+        let us = std::process::id();
+        let mut watch = Watch::default();
+        watch.add("all", Subject::Process(us));
+        let apart = Apart::default();
+        watch.set_apart("some", &apart);
+        let before = watch.read();
+        assert!(before.ran["all"].contains_key(&us));
+        apart.lock().unwrap().insert(us);
+        let after = watch.read();
+        assert!(after.ran["some"].contains_key(&us) && !after.ran["all"].contains_key(&us));
+        let used = after.since(&before);
+        assert!(
+            used.by_name["some"] <= used.wall * 64,
+            "what it had used before is not counted again"
         );
     }
 

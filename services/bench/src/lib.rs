@@ -2,77 +2,49 @@
 //!
 //! A shared machine gives other rates every minute, so everything is a ratio to a yardstick that was measured in the same run, or
 //! processor time a call. Reading order: [`cpu`] (who used how much), [`sample`] (the arithmetic), [`load`] (how calls are made),
-//! [`yardstick`] (the least that is possible), [`mesh`] (what is measured), [`compare`] and [`marks`] (how it is judged), [`report`].
+//! [`yardstick`] (the least that is possible), [`mesh`] (what is measured), [`compare`], [`durable`], [`pile`] and
+//! [`marks`] (how it is judged), [`inside`] (the engine without anything around it), [`report`].
 
+pub mod backends;
 pub mod compare;
 pub mod cpu;
+pub mod durable;
+pub mod inside;
 pub mod load;
 pub mod marks;
 pub mod mesh;
+mod options;
+pub mod pile;
 pub mod plot;
 pub mod report;
 pub mod sample;
 mod say;
+mod unjournaled;
 pub mod yardstick;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::load::{Door, Loop, Plan, Target, Work};
-use self::mesh::{Mesh, MeshSettings, PATH};
+use self::mesh::{Mesh, PATH};
+pub use self::options::Options;
+use self::options::{
+    AllOptions, Command, CompareOptions, EchoOptions, InsideOptions, InsideSettings, LoadOptions, OutSettings,
+    RedisOptions,
+};
 use self::report::Report;
 use self::sample::Ratios;
 use self::yardstick::disk;
 use self::yardstick::echo::Echo;
-use self::yardstick::lists::{self, Way};
+use self::yardstick::lists;
 use self::yardstick::store::Store;
 
 /// Sizes of the batches that are put on disk.
 const BATCHES: [usize; 4] = [1, 16, 256, 1_024];
-
-/// Measures what calls cost: processor time a call, calls a second, latency, and all of it beside yardsticks of the same run.
-#[derive(Debug, Args)]
-pub struct Options {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// A bare gRPC server with the same messages: the first yardstick.
-    Echo(EchoOptions),
-    /// Request and reply over two Redis lists with nothing behind them, and our own queue beside it: the second yardstick.
-    Redis(RedisOptions),
-    /// A file with fdatasync, and commits to Postgres: the third yardstick.
-    Fsync(FsyncOptions),
-    /// Opening trades; they pile up.
-    Open(LoadOptions),
-    /// Opening a trade and closing it, again and again.
-    OpenClose(LoadOptions),
-    /// Reading balances.
-    Balance(LoadOptions),
-    /// Eight reads to an open and a close.
-    Mix(LoadOptions),
-    /// Interleaved rounds of yardstick and mesh, and whether each mark is met.
-    Compare(CompareOptions),
-    /// All of the above.
-    All(CompareOptions),
-}
-
-/// How long a measurement takes.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct TimingSettings {
-    /// How long each measurement counts. Seconds.
-    #[arg(long, env = "FULCRUM_BENCH_SECONDS", default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
-    seconds: f64,
-    /// How long load runs before it counts. Seconds.
-    #[arg(long, env = "FULCRUM_BENCH_WARM_UP", default_value_t = 1.0, value_name = "SECONDS", value_parser = seconds)]
-    warm_up: f64,
-}
+/// Open trades at which the core is measured besides the most.
+const CORE_SIZES: [usize; 3] = [0, 1_000, 10_000];
 
 /// How long a measurement takes.
 #[derive(Clone, Copy, Debug)]
@@ -81,142 +53,6 @@ pub struct Timing {
     pub warm_up: Duration,
     /// While it counts.
     pub measure: Duration,
-}
-
-impl TimingSettings {
-    fn timing(self) -> Timing {
-        Timing {
-            warm_up: Duration::from_secs_f64(self.warm_up),
-            measure: Duration::from_secs_f64(self.seconds),
-        }
-    }
-}
-
-/// Where results go besides the terminal.
-#[derive(Args, Clone, Debug)]
-struct OutSettings {
-    /// Writes the results as JSON.
-    #[arg(long, env = "FULCRUM_BENCH_JSON", value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draws latency against rate, as SVG.
-    #[arg(long, env = "FULCRUM_BENCH_PLOT", value_name = "FILE")]
-    plot: Option<PathBuf>,
-}
-
-#[derive(Args, Clone, Debug)]
-struct LoopSettings {
-    /// Calls at once, each number a measurement.
-    #[arg(
-        long,
-        env = "FULCRUM_BENCH_CONCURRENCY",
-        value_delimiter = ',',
-        default_value = "1,16,64,256,1024",
-        value_name = "COUNT",
-        value_parser = clap::value_parser!(u32).range(1..=8_192)
-    )]
-    concurrency: Vec<u32>,
-    /// Calls begun a second whatever becomes of those before, each number a measurement.
-    #[arg(long, env = "FULCRUM_BENCH_RATE", value_delimiter = ',', value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    rate: Vec<u32>,
-}
-
-impl LoopSettings {
-    fn loops(&self) -> Vec<Loop> {
-        let closed = self.concurrency.iter().map(|&count| Loop::Closed {
-            concurrency: count as usize,
-        });
-        let open = self.rate.iter().map(|&count| Loop::Open {
-            per_second: f64::from(count),
-        });
-        closed.chain(open).collect()
-    }
-}
-
-#[derive(Args, Clone, Debug)]
-struct EchoOptions {
-    /// Which messages.
-    #[arg(long, env = "FULCRUM_BENCH_WORK", value_enum, default_value_t = Work::Open)]
-    work: Work,
-    #[command(flatten)]
-    loops: LoopSettings,
-    #[command(flatten)]
-    timing: TimingSettings,
-    #[command(flatten)]
-    out: OutSettings,
-}
-
-#[derive(Args, Clone, Debug)]
-struct RedisOptions {
-    /// How requests and replies travel.
-    #[arg(
-        long,
-        env = "FULCRUM_BENCH_WAY",
-        value_enum,
-        value_delimiter = ',',
-        default_value = "aggregated,naive,ours"
-    )]
-    way: Vec<Way>,
-    #[command(flatten)]
-    loops: LoopSettings,
-    #[command(flatten)]
-    timing: TimingSettings,
-    #[command(flatten)]
-    out: OutSettings,
-}
-
-#[derive(Args, Clone, Debug)]
-struct FsyncOptions {
-    /// Directory for the file: on the disk that the database is on.
-    #[arg(long, env = "FULCRUM_BENCH_DIRECTORY", default_value = ".", value_name = "DIRECTORY")]
-    directory: PathBuf,
-    /// Database for the commits; none are measured without it. A table is made and removed.
-    #[arg(long, env = "FULCRUM_BENCH_DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<String>,
-    #[command(flatten)]
-    timing: TimingSettings,
-    #[command(flatten)]
-    out: OutSettings,
-}
-
-#[derive(Args, Clone, Debug)]
-struct LoadOptions {
-    #[command(flatten)]
-    mesh: MeshSettings,
-    /// Through which door, each a measurement.
-    #[arg(
-        long,
-        env = "FULCRUM_BENCH_DOOR",
-        value_enum,
-        value_delimiter = ',',
-        default_value = "grpc,rest,grpc-web"
-    )]
-    door: Vec<Door>,
-    #[command(flatten)]
-    loops: LoopSettings,
-    #[command(flatten)]
-    timing: TimingSettings,
-    #[command(flatten)]
-    out: OutSettings,
-}
-
-#[derive(Args, Clone, Debug)]
-struct CompareOptions {
-    #[command(flatten)]
-    mesh: MeshSettings,
-    /// Rounds of each comparison.
-    #[arg(long, env = "FULCRUM_BENCH_ROUNDS", default_value_t = 7, value_name = "COUNT")]
-    rounds: usize,
-    #[command(flatten)]
-    timing: TimingSettings,
-    #[command(flatten)]
-    out: OutSettings,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..=600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number of seconds, at most 600".to_owned()),
-    }
 }
 
 /// Runs the command. Told to stop, it stops what it started first.
@@ -252,9 +88,16 @@ async fn measure(options: Options) -> anyhow::Result<()> {
         Command::OpenClose(options) => mesh_load(Work::OpenClose, options, &mut report).await?,
         Command::Balance(options) => mesh_load(Work::Balance, options, &mut report).await?,
         Command::Mix(options) => mesh_load(Work::Mix, options, &mut report).await?,
-        Command::Compare(options) => compare(options, false, &mut report).await?,
-        Command::All(options) => compare(options, true, &mut report).await?,
+        Command::Core(options) => inside(options, core, &mut report).await?,
+        Command::Recovery(options) => inside(options, recovery, &mut report).await?,
+        Command::Snapshot(options) => inside(options, snapshot, &mut report).await?,
+        Command::Compare(options) => on_mesh(options, &[Part::Marks], &mut report).await?,
+        Command::Durable(options) => on_mesh(options, &[Part::Durable], &mut report).await?,
+        Command::Pile(options) => on_mesh(options, &[Part::Pile], &mut report).await?,
+        Command::Engine(options) => return unjournaled::run(options).await,
+        Command::All(options) => all(options, &mut report).await?,
     };
+    report.marks.sort_by_key(|mark| mark.number);
     say::line(report.table());
     for mark in &report.marks {
         say::line(mark.line());
@@ -333,25 +176,93 @@ async fn beside_echo(mesh: &Target, echo: &Target, plan: Plan, report: &mut Repo
     Ok(())
 }
 
-async fn compare(options: CompareOptions, all: bool, report: &mut Report) -> anyhow::Result<OutSettings> {
-    let timing = options.timing.timing();
+/// What is measured on a mesh besides single commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Few trades and many.
+    Pile,
+    /// Every kind of call at every concurrency.
+    Calls,
+    /// What the marks ask for.
+    Marks,
+    /// What durability costs.
+    Durable,
+}
+
+/// All of it: in this process first, while nothing else runs and nothing was freed.
+async fn all(options: AllOptions, report: &mut Report) -> anyhow::Result<OutSettings> {
+    let rounds = options.compare.rounds;
+    for what in [core as Inside, recovery, snapshot] {
+        let settings = options.inside.clone();
+        report.take(inside::apart(move |report| what(&settings, rounds, report)).await?);
+    }
+    on_mesh(
+        options.compare,
+        &[Part::Pile, Part::Calls, Part::Marks, Part::Durable],
+        report,
+    )
+    .await
+}
+
+async fn on_mesh(options: CompareOptions, parts: &[Part], report: &mut Report) -> anyhow::Result<OutSettings> {
+    let (timing, rounds) = (options.timing.timing(), options.rounds);
     let mesh = Mesh::open(&options.mesh).await?;
     let echo = Echo::start(mesh.target.tokens.clone()).await?;
-    let store = Store::start().await?;
-    if all {
-        let (directory, database) = (mesh.directory.as_deref(), mesh.database.as_deref());
-        fsync(directory, database, mesh.postgres, timing, report).await?;
-        for work in [Work::OpenClose, Work::Balance, Work::Mix] {
-            for door in [Door::Grpc, Door::Rest, Door::GrpcWeb] {
-                for concurrency in [1, 16, 64, 256, 1_024] {
-                    let plan = plan(work, door, Loop::Closed { concurrency }, timing);
-                    beside_echo(&mesh.target, &echo.target, plan, report).await?;
-                }
+    for part in parts {
+        match part {
+            Part::Pile => pile::run(&mesh, options.pile, timing, report).await?,
+            Part::Calls => calls(&mesh, &echo, timing, report).await?,
+            Part::Marks => {
+                let store = Store::start().await?;
+                compare::run(&mesh, &echo, &store, timing, rounds, report).await?;
+            }
+            Part::Durable => {
+                durable::recorder(&mesh, timing, report).await?;
+                durable::journal(&mesh, timing, rounds, report).await?;
+                durable::without(&mesh, &options.mesh, timing, rounds, report).await?;
             }
         }
     }
-    compare::run(&mesh, &echo, &store, timing, options.rounds, report).await?;
     Ok(options.out)
+}
+
+async fn calls(mesh: &Mesh, echo: &Echo, timing: Timing, report: &mut Report) -> anyhow::Result<()> {
+    let (directory, database) = (mesh.directory.as_deref(), mesh.database.as_deref());
+    fsync(directory, database, mesh.postgres, timing, report).await?;
+    for work in [Work::OpenClose, Work::Balance, Work::Mix] {
+        for door in [Door::Grpc, Door::Rest, Door::GrpcWeb] {
+            for concurrency in [1, 16, 64, 256, 1_024] {
+                let plan = plan(work, door, Loop::Closed { concurrency }, timing);
+                beside_echo(&mesh.target, &echo.target, plan, report).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What one of the measurements in this process does.
+type Inside = fn(&InsideSettings, usize, &mut Report) -> anyhow::Result<()>;
+
+async fn inside(options: InsideOptions, what: Inside, report: &mut Report) -> anyhow::Result<OutSettings> {
+    let (settings, rounds) = (options.inside, options.rounds);
+    report.take(inside::apart(move |report| what(&settings, rounds, report)).await?);
+    Ok(options.out)
+}
+
+fn core(settings: &InsideSettings, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+    let most = settings.open_trades;
+    inside::resident::run(most, most.div_ceil(10), report)?;
+    let mut sizes: Vec<usize> = CORE_SIZES.into_iter().filter(|size| *size < most).collect();
+    sizes.push(most);
+    inside::core::run(&sizes, rounds, report)
+}
+
+fn recovery(settings: &InsideSettings, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+    inside::recovery::run(settings.open_trades, settings.tail, rounds, report)
+}
+
+fn snapshot(settings: &InsideSettings, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+    inside::snapshot::run(settings.open_trades, rounds, report)
 }
 
 fn plan(work: Work, door: Door, load: Loop, timing: Timing) -> Plan {
@@ -361,18 +272,5 @@ fn plan(work: Work, door: Door, load: Loop, timing: Timing) -> Plan {
         load,
         warm_up: timing.warm_up,
         measure: timing.measure,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_bounded() {
-        assert!(seconds("0.25").is_ok() && seconds("600").is_ok());
-        for bad in ["", "-1", "601", "NaN", "inf", "3s"] {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
     }
 }

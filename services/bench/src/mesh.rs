@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
+use crate::backends::Backends;
 use crate::cpu::{Subject, Watch, pid_in};
 use crate::load::{self, Target};
 use crate::say;
@@ -40,6 +42,18 @@ const UNLIMITED: [&str; 4] = [
     "--address-rate=100000000",
     "--address-burst=100000000",
 ];
+
+/// As what the recorder makes Postgres do is named in tables. It is not on the path of a call.
+pub const RECORDERS: &str = "recorder's postgres";
+
+/// Whose engine decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engines {
+    /// The mesh's.
+    Own,
+    /// One of the bench, whose journal is its memory.
+    Unjournaled,
+}
 
 /// What is to be measured.
 #[derive(Args, Clone, Debug)]
@@ -90,6 +104,12 @@ pub struct Mesh {
     pub directory: Option<PathBuf>,
     /// The processes in which it runs.
     pub postgres: Option<u32>,
+    /// What goes on in its database, where known.
+    pub backends: Option<Mutex<Backends>>,
+    /// The program it was started from, where known.
+    pub program: Option<PathBuf>,
+    /// Ends before what it stands on.
+    _engine: Option<Unjournaled>,
     _own: Option<Own>,
 }
 
@@ -99,11 +119,8 @@ impl Mesh {
     /// # Errors
     /// When there is none.
     pub async fn open(settings: &MeshSettings) -> anyhow::Result<Self> {
-        let mesh = if settings.self_contained {
-            let settings = settings.clone();
-            tokio::task::spawn_blocking(move || Self::start(&settings))
-                .await
-                .context("starting a mesh panicked")??
+        let mut mesh = if settings.self_contained {
+            Self::start_apart(settings, Engines::Own).await?
         } else {
             let address = settings
                 .gateway
@@ -115,20 +132,57 @@ impl Mesh {
                     address,
                     tokens: settings.token.clone(),
                     accounts: settings.accounts,
-                    watch: run.map(watch).unwrap_or_default(),
+                    watch: run.map(|run| watch(run, Engines::Own)).unwrap_or_default(),
                 },
                 database: None,
                 directory: None,
                 postgres: run.and_then(|run| pid_in(&run.join("postgres-0.pid"))),
+                backends: None,
+                program: None,
+                _engine: None,
                 _own: None,
             }
         };
+        if let Some(database) = &mesh.database {
+            let backends = Backends::watch(database).await?;
+            mesh.target.watch.set_apart(RECORDERS, &backends.of_recorder);
+            mesh.backends = Some(Mutex::new(backends));
+        }
+        mesh.prepared().await
+    }
+
+    /// Starts one whose engine keeps its journal in memory, and makes wallets.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn unjournaled(settings: &MeshSettings) -> anyhow::Result<Self> {
+        Self::start_apart(settings, Engines::Unjournaled)
+            .await?
+            .prepared()
+            .await
+    }
+
+    async fn start_apart(settings: &MeshSettings, engines: Engines) -> anyhow::Result<Self> {
+        let settings = settings.clone();
+        tokio::task::spawn_blocking(move || Self::start(&settings, engines))
+            .await
+            .context("starting a mesh panicked")?
+    }
+
+    /// Whether it was started for us.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self._own.is_some()
+    }
+
+    async fn prepared(self) -> anyhow::Result<Self> {
+        let mesh = self;
         say::aside(format!("making {} wallets", mesh.target.accounts));
         load::prepare(&mesh.target).await?;
         Ok(mesh)
     }
 
-    fn start(settings: &MeshSettings) -> anyhow::Result<Self> {
+    fn start(settings: &MeshSettings, engines: Engines) -> anyhow::Result<Self> {
         let program = match &settings.program {
             Some(program) => program.clone(),
             None => std::env::current_exe().context("our own program")?,
@@ -153,6 +207,7 @@ impl Mesh {
                 "--log=warn",
             ])
             .args(UNLIMITED)
+            .args((engines == Engines::Unjournaled).then_some("--engines=0"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -162,6 +217,15 @@ impl Mesh {
         own.wait_until_up(&said)?;
         let path = own.directory.path();
         let run = std::fs::read_link(path.join("run")).context("the run directory")?;
+        let mut watch = watch(&run, engines);
+        let engine = match engines {
+            Engines::Own => None,
+            Engines::Unjournaled => {
+                let engine = Unjournaled::start(&program, &run, settings.shards)?;
+                watch.add("engine", Subject::Process(engine.0.id()));
+                Some(engine)
+            }
+        };
         let tokens = (0..PRINCIPALS)
             .map(|n| token(&program, path, n))
             .collect::<anyhow::Result<_>>()?;
@@ -170,7 +234,7 @@ impl Mesh {
                 address,
                 tokens,
                 accounts: settings.accounts,
-                watch: watch(&run),
+                watch,
             },
             database: Some(format!(
                 "postgres://fulcrum@localhost/fulcrum?host={}",
@@ -178,15 +242,19 @@ impl Mesh {
             )),
             directory: Some(path.to_owned()),
             postgres: pid_in(&run.join("postgres-0.pid")),
+            backends: None,
+            program: Some(program),
+            _engine: engine,
             _own: Some(own),
         })
     }
 }
 
 /// Watches every process of a mesh whose number is known.
-fn watch(run: &Path) -> Watch {
+fn watch(run: &Path, engines: Engines) -> Watch {
     let mut watch = Watch::default();
-    for (name, file) in PROCESSES {
+    let is_there = |name: &str| name != "engine" || engines == Engines::Own;
+    for (name, file) in PROCESSES.into_iter().filter(|(name, _)| is_there(name)) {
         match pid_in(&run.join(file)) {
             Some(pid) => watch.add(name, Subject::Process(pid)),
             None => say::aside(format!("no {file} in {}: {name} is not measured", run.display())),
@@ -219,6 +287,41 @@ fn lines(output: ChildStdout) -> mpsc::Receiver<String> {
         }
     });
     lines
+}
+
+/// An engine whose journal is its memory.
+#[derive(Debug)]
+struct Unjournaled(Child);
+
+impl Unjournaled {
+    /// Starts it beside a mesh without engines, and waits until it leads every shard.
+    fn start(program: &Path, run: &Path, shards: u32) -> anyhow::Result<Self> {
+        let mut process = Command::new(program)
+            .args(["bench", "engine"])
+            .arg(format!(
+                "--redis-url=redis+unix://{}",
+                run.join("s/redis.sock").display()
+            ))
+            .arg(format!("--shards={shards}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| program.display().to_string())?;
+        let said = process.stdout.take().map(lines).context("a pipe")?;
+        let engine = Self(process);
+        match said.recv_timeout(UP_WITHIN) {
+            Ok(line) if line == crate::unjournaled::LEADS => Ok(engine),
+            other => bail!("the engine without a journal does not lead: {other:?}"),
+        }
+    }
+}
+
+impl Drop for Unjournaled {
+    fn drop(&mut self) {
+        // What it knows is lost by design.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }
 
 /// A mesh that was started for us.

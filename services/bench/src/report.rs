@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::marks::Mark;
 use crate::mesh::PATH;
-use crate::sample::{Ratios, Sample};
+use crate::sample::{Ratios, Sample, Spread};
 use crate::say;
 
 /// Everything that was measured.
@@ -19,9 +19,23 @@ pub struct Report {
     pub machine: Machine,
     /// The lines of the table.
     pub samples: Vec<Sample>,
+    /// What was measured and is no call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<Figure>,
     /// What was compared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<Mark>,
+}
+
+/// A number with a name.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What it says.
+    pub what: String,
+    /// In what it is counted.
+    pub unit: &'static str,
+    /// What was seen.
+    pub seen: Spread,
 }
 
 /// A machine, as far as it matters.
@@ -68,6 +82,24 @@ impl Report {
         self.samples.push(sample);
     }
 
+    /// One more figure, if there is one.
+    pub fn figure(&mut self, what: &str, unit: &'static str, seen: Option<Spread>) {
+        if let Some(seen) = seen {
+            self.figures.push(Figure {
+                what: what.to_owned(),
+                unit,
+                seen,
+            });
+        }
+    }
+
+    /// What another has, too.
+    pub fn take(&mut self, other: Report) {
+        self.samples.extend(other.samples);
+        self.figures.extend(other.figures);
+        self.marks.extend(other.marks);
+    }
+
     /// One more mark; told at once, because a comparison takes minutes.
     pub fn judged(&mut self, mark: Mark) {
         say::aside(mark.line());
@@ -86,6 +118,22 @@ impl Report {
     /// The table.
     #[must_use]
     pub fn table(&self) -> String {
+        let mut out = self.machine.line();
+        if !self.samples.is_empty() {
+            out.push_str(&self.calls());
+        }
+        if !self.figures.is_empty() {
+            let head = ["what", "median", "least", "most", "n", ""].map(str::to_owned).into();
+            let rows: Vec<_> = std::iter::once(head)
+                .chain(self.figures.iter().map(Figure::row))
+                .collect();
+            out.push('\n');
+            out.push_str(&aligned(&rows));
+        }
+        out
+    }
+
+    fn calls(&self) -> String {
         let processes: BTreeSet<&str> = self
             .samples
             .iter()
@@ -93,21 +141,52 @@ impl Report {
             .collect();
         let mut rows = vec![head(&processes)];
         rows.extend(self.samples.iter().map(|sample| row(sample, &processes)));
-        let Machine {
-            processor,
-            cores,
-            memory_gib,
-            kernel,
-            load,
-        } = &self.machine;
-        let mut out = format!("{cores} × {processor}, {memory_gib} GiB, Linux {kernel}, load {load} at the start\n");
-        out.push_str("Figures of a shared machine drift: read the CPU columns (µs a call) and ratios of one run, not the rates.\n\n");
+        let mut out = String::from(
+            "Figures of a shared machine drift: read the CPU columns (µs a call) and ratios of one run, not the rates.\n\n",
+        );
         out.push_str(&aligned(&rows));
         let failed = self.samples.iter().filter(|it| !it.failed.is_empty());
         for sample in failed {
             let _written = writeln!(out, "{}: failed {:?}", sample.what, sample.failed);
         }
         out
+    }
+}
+
+impl Machine {
+    fn line(&self) -> String {
+        let Self {
+            processor,
+            cores,
+            memory_gib,
+            kernel,
+            load,
+        } = self;
+        format!("{cores} × {processor}, {memory_gib} GiB, Linux {kernel}, load {load} at the start\n")
+    }
+}
+
+impl Figure {
+    fn row(&self) -> Vec<String> {
+        let Spread {
+            median,
+            min,
+            max,
+            count,
+        } = self.seen;
+        let shown = |value: f64| match value.abs() {
+            1_000.0.. => format!("{value:.0}"),
+            10.0.. => format!("{value:.1}"),
+            _ => format!("{value:.3}"),
+        };
+        vec![
+            self.what.clone(),
+            shown(median),
+            shown(min),
+            shown(max),
+            count.to_string(),
+            self.unit.to_owned(),
+        ]
     }
 }
 

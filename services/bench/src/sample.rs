@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::cpu::Used;
 
-/// Longest latency that is told apart. Longer ones count as this one. Microseconds.
-const LATENCY_US_MAX: u64 = 60_000_000;
+/// Longest latency that is told apart. Longer ones count as this one. Nanoseconds.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
 /// Latencies, to three digits.
 #[derive(Clone, Debug)]
@@ -17,15 +17,15 @@ pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("sound bounds"))
+        Self(Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("sound bounds"))
     }
 }
 
 impl Latencies {
     /// One more.
     pub fn record(&mut self, latency: Duration) {
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX);
-        self.0.saturating_record(micros.max(1));
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(LATENCY_NS_MAX);
+        self.0.saturating_record(nanos.max(1));
     }
 
     /// Those of another as well.
@@ -36,7 +36,13 @@ impl Latencies {
     /// The latency that this part of the calls did not exceed, 0 to 1. Microseconds.
     #[must_use]
     pub fn at(&self, part: f64) -> u64 {
-        self.0.value_at_quantile(part)
+        self.0.value_at_quantile(part) / 1_000
+    }
+
+    /// The same in nanoseconds.
+    #[must_use]
+    pub fn at_ns(&self, part: f64) -> f64 {
+        self.0.value_at_quantile(part) as f64
     }
 
     /// How many there are.
@@ -250,7 +256,7 @@ mod tests {
         latencies.record(Duration::from_secs(100_000));
         latencies.record(Duration::ZERO);
         assert_eq!(latencies.len(), 2);
-        assert!(latencies.at(1.0) >= LATENCY_US_MAX);
+        assert!(latencies.at(1.0) >= LATENCY_NS_MAX / 1_000);
     }
 
     #[test]

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex as Short};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::config::Snapshots;
 use crate::journal::{Head, Journal, JournalError, SnapshotHead};
-use crate::recover::{self, RecoverError, Replica, apart, encoded, millis};
+use crate::recover::{self, RecoverError, Replica, encoded, millis};
 use crate::shard::Corrupt;
 use crate::window::Limits;
 
@@ -23,6 +24,9 @@ use crate::window::Limits;
 const LOOK: Duration = Duration::from_millis(100);
 /// How often old rows are looked for, at most.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// How much others come before the thread that makes a snapshot: the most that the system knows.
+const BEHIND: i32 = 19;
 
 /// The replicas of all shards, each behind a lock of its own. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -197,15 +201,15 @@ async fn write<J: Journal>(
     journal: J,
     shard: u32,
     place: Arc<Place>,
-    mut held: Held,
+    held: Held,
     snapshots: Snapshots,
     window: Limits,
 ) -> Result<(), RecoverError> {
     let started = Instant::now();
-    let Some(followed) = held.as_mut() else { return Ok(()) };
-    let Some((snapshot, chunks)) = encode(&place, &followed.replica).await else {
+    let Some((mut held, snapshot, chunks)) = encode(place, held).await else {
         return Ok(());
     };
+    let Some(followed) = held.as_mut() else { return Ok(()) };
     followed.snapshot_at = snapshot.sequence;
     followed.snapshot_taken = Instant::now();
     let due_to_prune = snapshots
@@ -229,18 +233,51 @@ async fn write<J: Journal>(
     Ok(())
 }
 
-/// Encodes chunk by chunk; nothing when a leader came in between. Other tasks of this thread wait for one chunk at most.
-async fn encode(place: &Place, replica: &Replica) -> Option<(SnapshotHead, Vec<Bytes>)> {
-    let mut left = apart(|| replica.shard.chunks());
+/// A snapshot with the replica that it was made of.
+type Encoded = (Held, SnapshotHead, Vec<Bytes>);
+
+/// Encodes chunk by chunk; nothing when a leader came in between. Where there are several threads it has one of its own, which the system
+/// lets wait when a leader wants the processor; where there is one, others have their turn after each chunk.
+async fn encode(place: Arc<Place>, held: Held) -> Option<Encoded> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        let mut chunks = Vec::new();
+        let replica = &held.as_ref()?.replica;
+        for chunk in replica.shard.chunks() {
+            chunks.push(encoded(&chunk));
+            tokio::task::yield_now().await;
+            if place.wanted.load(Ordering::Relaxed) {
+                return None;
+            }
+        }
+        let head = replica.snapshot_head(&chunks);
+        return Some((held, head, chunks));
+    }
+    let (done, made) = oneshot::channel();
+    let working = move || {
+        if let Err(error) = rustix::process::nice(BEHIND) {
+            tracing::debug!(%error, "a snapshot is made at the priority of everything else");
+        }
+        // Nobody waits for it any more when the process ends.
+        let _unheard = done.send(encode_here(&place, held));
+    };
+    if let Err(error) = std::thread::Builder::new().name("snapshot".to_owned()).spawn(working) {
+        tracing::warn!(%error, "no thread for a snapshot");
+        return None;
+    }
+    made.await.ok().flatten()
+}
+
+fn encode_here(place: &Place, held: Held) -> Option<Encoded> {
+    let replica = &held.as_ref()?.replica;
     let mut chunks = Vec::new();
-    while let Some(chunk) = apart(|| left.next().as_ref().map(encoded)) {
-        chunks.push(chunk);
-        tokio::task::yield_now().await;
+    for chunk in replica.shard.chunks() {
         if place.wanted.load(Ordering::Relaxed) {
             return None;
         }
+        chunks.push(encoded(&chunk));
     }
-    Some((replica.snapshot_head(&chunks), chunks))
+    let head = replica.snapshot_head(&chunks);
+    Some((held, head, chunks))
 }
 
 /// Drops journal rows that are older than they need be kept, and that two snapshots make needless: without the newest one a shard comes

@@ -1,28 +1,23 @@
 //! What a snapshot in the making holds up: nothing but its own shard's replica, a chunk at a time, and not even that once a leader
 //! wants it. On one thread, so that whoever does not let go shows.
 
-#[path = "../benches/state/large.rs"]
-mod large;
-#[path = "../benches/state/memory.rs"]
-mod memory;
-
 use std::time::Duration;
 
+use bench::inside::journal::MemoryJournal;
+use bench::inside::large::{Content, Large};
 use engine::Snapshots;
 use engine::follow::{Replicas, follow};
 use engine::window::Limits;
-use large::Large;
-use memory::Memory;
 use tokio::task::JoinHandle;
 
 /// Open trades: some chunks' worth.
 const TRADES: usize = 8_000;
 
 /// A journal with a large state, a follower of it that has written its first snapshot, and a row that makes the next one due.
-async fn due() -> (Memory, Replicas, JoinHandle<()>, u64) {
-    let journal = Memory::default();
+async fn due() -> (MemoryJournal, Replicas, JoinHandle<()>, u64) {
+    let journal = MemoryJournal::new(1);
     let mut entries = Vec::new();
-    let mut live = Large::build(TRADES, |entry| entries.push(entry));
+    let mut live = Large::build(TRADES, Content::Trades, |more, _| entries.extend(more));
     journal.append(entries, live.shard.hash());
     let snapshots = Snapshots {
         every: Duration::from_secs(3_600),

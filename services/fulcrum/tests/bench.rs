@@ -17,7 +17,8 @@ fn all_of_it_runs_on_a_mesh_of_its_own() {
             "--seconds=0.2",
             "--warm-up=0.1",
         ])
-        .args(["--accounts=32", "--shards=2"])
+        .args(["--accounts=32", "--shards=2", "--pile=200"])
+        .args(["--open-trades=2000", "--tail=100"])
         .arg(format!("--json={}", json.display()))
         .arg(format!("--plot={}", plot.display()))
         .output()
@@ -36,7 +37,15 @@ fn all_of_it_runs_on_a_mesh_of_its_own() {
             let sample = sample.unwrap_or_else(|| panic!("no {name} in {said}"));
             assert!(sample["calls"].as_u64().unwrap() > 0, "{sample:#}");
             assert!(sample["failed"].as_object().unwrap().is_empty(), "{sample:#}");
-            for process in ["gateway", "engine", "redis", "postgres", "recorder", "poller"] {
+            for process in [
+                "gateway",
+                "engine",
+                "redis",
+                "postgres",
+                "recorder's postgres",
+                "recorder",
+                "poller",
+            ] {
                 assert!(sample["cpu_us"][process].is_number(), "{process}: {sample:#}");
             }
         }
@@ -44,9 +53,21 @@ fn all_of_it_runs_on_a_mesh_of_its_own() {
     for number in 1..=17 {
         let marks = report["marks"].as_array().unwrap();
         assert!(
-            marks.iter().any(|mark| mark["number"] == number),
+            marks
+                .iter()
+                .any(|mark| mark["number"] == number && mark["verdict"] != "not_measured"),
             "no mark {number} in {said}"
         );
+    }
+    let figures = report["figures"].as_array().unwrap();
+    for what in [
+        "open ÷",
+        "the peer's opens",
+        "until it had them all",
+        "what it makes Postgres do",
+    ] {
+        let found = figures.iter().any(|it| it["what"].as_str().unwrap().contains(what));
+        assert!(found, "no {what} in {said}");
     }
     assert!(std::fs::read_to_string(plot).unwrap().contains("mesh open-close grpc"));
 }

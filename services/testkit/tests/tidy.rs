@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("recorder", &["bus", "contracts"]),
     ("openapi", &["transcode"]),
     ("gateway", &["bus", "contracts", "latency", "openapi", "transcode"]),
-    ("bench", &["bus", "contracts"]),
+    ("bench", &["bus", "contracts", "engine", "engine-core"]),
     ("chaos", &["contracts", "testkit"]),
     (
         "fulcrum",

@@ -4,8 +4,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use engine::journal::{Batch, Journal as _, Owner, PgJournal, Verdict, chain};
 use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
 
 use crate::cpu::{Subject, Used, Watch, this_thread};
 use crate::load::on_a_thread;
@@ -67,6 +70,50 @@ pub async fn postgres(url: &str, server: Option<u32>, batch: usize, measure: Dur
         connection.close().await?;
         let (tally, used) = measured?;
         Ok(sample("postgres commit", batch, &tally, &used))
+    })
+    .await
+}
+
+/// Commits batches of events with the engine's own statement to a migrated database that nobody else uses, for so long.
+///
+/// # Errors
+/// When the database refuses, or somebody else leads its first shard.
+pub async fn journal(url: &str, batch: usize, measure: Duration) -> anyhow::Result<Sample> {
+    let url = url.to_owned();
+    on_a_thread("bench-disk", async move || {
+        let journal = PgJournal::connect(&url, 1).await?;
+        let owner = Owner {
+            id: Uuid::new_v4(),
+            name: "bench".to_owned(),
+        };
+        let head = journal
+            .acquire(0, &owner)
+            .await?
+            .context("somebody leads the first shard")?;
+        let body: Bytes = vec![7_u8; batch * EVENT_BYTES].into();
+        let mut last = (head.sequence, head.chain);
+        let measured = repeat(&Watch::default(), batch, measure, async || {
+            let (before, chained) = last;
+            let sequence = before + batch as u64;
+            let row = Batch {
+                shard: 0,
+                epoch: head.epoch,
+                sequence_before: before,
+                sequence,
+                id: Uuid::new_v4(),
+                body: body.clone(),
+                state_hash: u128::from(sequence),
+                chain: chain(&chained, sequence, u128::from(sequence), &body),
+            };
+            last = (sequence, row.chain);
+            let verdicts = journal.commit(&[row], &[]).await?;
+            ensure!(verdicts == [Verdict::Committed], "{verdicts:?}");
+            Ok(())
+        })
+        .await;
+        journal.release(&owner, &[(0, head.epoch)]).await?;
+        let (tally, used) = measured?;
+        Ok(sample("engine's journal", batch, &tally, &used))
     })
     .await
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::postgres::{PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ impl PgJournal {
                     Ok(())
                 })
             })
-            .connect(url)
+            .connect_with(named(url, "fulcrum-engine")?)
             .await?;
         Ok(Self { pool })
     }
@@ -82,7 +82,7 @@ impl PgJournal {
                     Ok(())
                 })
             })
-            .connect(url)
+            .connect_with(named(url, "fulcrum-verify")?)
             .await?;
         Ok(Self { pool })
     }
@@ -132,6 +132,15 @@ impl PgJournal {
             .await?;
         Ok(row.try_get(0)?)
     }
+}
+
+/// The address with the name that its sessions bear, unless it names them itself.
+fn named(url: &str, name: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    let options: PgConnectOptions = url.parse()?;
+    if options.get_application_name().is_some() {
+        return Ok(options);
+    }
+    Ok(options.application_name(name))
 }
 
 /// Whether a head row's lease stands; $1 is [`lease_ms`]. One that ends later than a lease can last was written by a clock that was

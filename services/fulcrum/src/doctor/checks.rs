@@ -210,7 +210,7 @@ pub(super) async fn shards(url: &str) -> Vec<Line> {
         .fetch_one(&mut connection)
         .await
         .map_err(|error| unanswered(&error))?;
-        let pool = crate::role::pool(url, 1).map_err(|error| unanswered(&error))?;
+        let pool = crate::role::pool(url, "doctor", 1).map_err(|error| unanswered(&error))?;
         let unled = engine::journal::unled(&pool)
             .await
             .map_err(|error| unanswered(&error))?;

@@ -119,8 +119,20 @@ const COLUMNS: &str = "id, shard, digest, coalesce(bytes, length(body)) AS bytes
 /// Runs the command.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     match options.command {
-        Command::List(options) => list(&super::pool(&options.database.database_url, 1)?, options.all).await,
-        Command::Show(options) => show(&super::pool(&options.database.database_url, 1)?, options.id).await,
+        Command::List(options) => {
+            list(
+                &super::pool(&options.database.database_url, "dead-letters", 1)?,
+                options.all,
+            )
+            .await
+        }
+        Command::Show(options) => {
+            show(
+                &super::pool(&options.database.database_url, "dead-letters", 1)?,
+                options.id,
+            )
+            .await
+        }
         Command::Requeue(options) => requeue(options).await,
         Command::Discard(options) => discard(options).await,
     }
@@ -206,7 +218,7 @@ fn describe(request: &Request) {
 }
 
 async fn requeue(options: RequeueOptions) -> Result<(), Failure> {
-    let pool = super::pool(&options.database.database_url, 1)?;
+    let pool = super::pool(&options.database.database_url, "dead-letters", 1)?;
     let letter = fetch(&pool, options.id).await?;
     let (request, message) = sendable(&letter, options.force)?;
     describe(&request);
@@ -304,7 +316,7 @@ fn sendable(letter: &Letter, force: bool) -> Result<(Request, Vec<u8>), Failure>
 }
 
 async fn discard(options: DiscardOptions) -> Result<(), Failure> {
-    let pool = super::pool(&options.database.database_url, 1)?;
+    let pool = super::pool(&options.database.database_url, "dead-letters", 1)?;
     let mut left = Vec::new();
     for id in options.ids {
         let marked = sqlx::query(

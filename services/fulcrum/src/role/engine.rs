@@ -105,7 +105,7 @@ pub(crate) async fn lead(
         },
     };
     let (status, watched) = watch::channel(engine::Status::default());
-    let pool = super::pool(database, 1)?;
+    let pool = super::pool(database, "engine", 1)?;
     let watching = probe::engine(stage.board.clone(), check.to_owned(), watched, pool, redis);
     let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
     Ok(engine::run(config, status, stage.shutdown).await?)

@@ -237,7 +237,7 @@ impl GatewaySettings {
             issuer: self.issue.token_issuer.clone(),
             audience: self.issue.token_audience.clone(),
         };
-        let pool = super::pool(database, CONNECTIONS_MAX)?;
+        let pool = super::pool(database, "gateway", CONNECTIONS_MAX)?;
         let mut config = Config::new(listen, bus::Redis::open(redis)?, pool, tokens);
         config.cors_origins.clone_from(&self.cors_origin);
         config.tls = self.tls();
@@ -301,7 +301,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
                 stage.board.clone(),
                 bus::Redis::open(&redis)?,
             )));
-            let looking = probe::postgres(stage.board.clone(), super::pool(&database, 1)?);
+            let looking = probe::postgres(stage.board.clone(), super::pool(&database, "gateway", 1)?);
             let _postgres = AbortOnDropHandle::new(tokio::spawn(looking));
             let listen = options.listen.listen;
             serve(&options.gateway, listen, keys, &redis, &database, stage, None).await

@@ -35,7 +35,7 @@ pub(crate) struct ShardSettings {
 /// Runs the command.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let telemetry = Telemetry::install(&options.telemetry, "migrate", None)?;
-    let pool = super::pool(&options.database.database_url, 1)?;
+    let pool = super::pool(&options.database.database_url, "migrate", 1)?;
     let shards = migrate(&pool, options.shards.shards).await?;
     if let Some(missing) = audit_access(&pool).await? {
         say::warning(&format!("nobody can audit this database from outside yet: {missing}"));

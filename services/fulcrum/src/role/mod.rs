@@ -14,14 +14,19 @@ pub(crate) mod token;
 pub(crate) mod verify;
 
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::failure::Failure;
 
-/// A pool that connects when first used, so that a database that is away is waited for.
-pub(crate) fn pool(url: &str, connections_max: u32) -> Result<PgPool, Failure> {
+/// A pool that connects when first used, so that a database that is away is waited for. Its sessions bear the name of the role, unless
+/// the address names them itself.
+pub(crate) fn pool(url: &str, role: &str, connections_max: u32) -> Result<PgPool, Failure> {
+    let mut options: PgConnectOptions = url.parse()?;
+    if options.get_application_name().is_none() {
+        options = options.application_name(&format!("fulcrum-{role}"));
+    }
     Ok(PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(std::time::Duration::from_secs(5))
-        .connect_lazy(url)?)
+        .connect_lazy_with(options))
 }

@@ -50,7 +50,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let (redis, database) = (options.redis.redis_url, options.database.database_url);
     if options.rebuild {
         let rebuild = async |_| {
-            recorder::rebuild(&super::pool(&database, CONNECTIONS_MAX)?).await?;
+            recorder::rebuild(&super::pool(&database, "recorder", CONNECTIONS_MAX)?).await?;
             say::line("history made again from the journal");
             Ok(())
         };
@@ -63,7 +63,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
                 stage.board.clone(),
                 bus::Redis::open(&redis)?,
             )));
-            let looking = probe::postgres(stage.board.clone(), super::pool(&database, 1)?);
+            let looking = probe::postgres(stage.board.clone(), super::pool(&database, "recorder", 1)?);
             let _postgres = AbortOnDropHandle::new(tokio::spawn(looking));
             record(&options.recorder, &redis, &database, stage).await
         })
@@ -79,7 +79,7 @@ pub(crate) async fn record(
 ) -> Result<(), Failure> {
     let config = recorder::Config {
         redis: bus::Redis::open(redis)?,
-        pool: super::pool(database, CONNECTIONS_MAX)?,
+        pool: super::pool(database, "recorder", CONNECTIONS_MAX)?,
         poll: settings.recorder_poll,
     };
     stage.board.set("recorder", Condition::new(true));

@@ -110,7 +110,7 @@ const ENGINES: &str = "SELECT name, draining, extract(epoch FROM clock_timestamp
 /// Runs the command.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     match options.command {
-        Command::List(database) => list(&super::pool(&database.database_url, 1)?).await,
+        Command::List(database) => list(&super::pool(&database.database_url, "shards", 1)?).await,
         Command::Move(options) => relocate(options).await,
         Command::Drain(options) => drain(options).await,
     }
@@ -159,7 +159,7 @@ async fn must_run(pool: &PgPool, name: &str) -> Result<(), Failure> {
 }
 
 async fn relocate(options: MoveOptions) -> Result<(), Failure> {
-    let pool = super::pool(&options.database.database_url, 1)?;
+    let pool = super::pool(&options.database.database_url, "shards", 1)?;
     if let Some(engine) = &options.to {
         must_run(&pool, engine).await?;
     }
@@ -196,7 +196,7 @@ async fn relocate(options: MoveOptions) -> Result<(), Failure> {
 }
 
 async fn drain(options: DrainOptions) -> Result<(), Failure> {
-    let pool = super::pool(&options.database.database_url, 1)?;
+    let pool = super::pool(&options.database.database_url, "shards", 1)?;
     must_run(&pool, &options.engine).await?;
     sqlx::query("UPDATE engines SET draining = $2 WHERE name = $1")
         .bind(&options.engine)

@@ -35,7 +35,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let telemetry = Telemetry::install(&options.telemetry, "verify", None)?;
     let database = options.database.database_url;
-    let pool = super::pool(&database, 1)?;
+    let pool = super::pool(&database, "verify", 1)?;
     let shards = PgJournal::as_of_now(&database).await?.shards().await?;
     if let Some(shard) = options.shard
         && shard >= shards

@@ -108,18 +108,22 @@ impl<'a> Mesh<'a> {
     /// Starts everything and waits until it is ready.
     pub(super) async fn start(&mut self) -> Result<Started, Failure> {
         let stores = self.start_stores().await?;
-        let pool = role::pool(&stores.database, 2)?;
+        let pool = role::pool(&stores.database, "up", 2)?;
         let shards = migrate::migrate(&pool, self.options.shards.shards).await?;
         let (private, public) = keys::make(&self.home.keys())?;
-        self.board.expect(&["redis", "postgres", "shards"]);
+        self.board.expect(&["redis", "postgres"]);
         self.probes = vec![
             AbortOnDropHandle::new(tokio::spawn(probe::redis(
                 self.board.clone(),
                 bus::Redis::open(&stores.redis)?,
             ))),
             AbortOnDropHandle::new(tokio::spawn(probe::postgres(self.board.clone(), pool.clone()))),
-            AbortOnDropHandle::new(tokio::spawn(probe::shards(self.board.clone(), pool))),
         ];
+        if self.options.engines > 0 {
+            self.board.expect(&["shards"]);
+            let looking = probe::shards(self.board.clone(), pool);
+            self.probes.push(AbortOnDropHandle::new(tokio::spawn(looking)));
+        }
         say::line("starting engine, recorder, poller and gateway …");
         let listen = match self.options.separate_processes {
             true => self.start_children(&stores, &public)?,
@@ -295,7 +299,7 @@ impl<'a> Mesh<'a> {
                 .filter(|(_, it)| !it.is_ready())
                 .map(|(name, _)| name.clone())
                 .collect();
-            if led < shards as usize {
+            if self.options.engines > 0 && led < shards as usize {
                 missing.push(format!("{} of {shards} shards without a leader", shards as usize - led));
             }
             if missing.is_empty() {
@@ -329,7 +333,7 @@ impl<'a> Mesh<'a> {
         let asking = CancellationToken::new();
         let _asked = asking.clone().drop_guard();
         let caller = Caller::start(&bus::Redis::open(redis)?, CallerOptions::default(), asking);
-        while !is_fresh(&caller).await && Instant::now() < patience {
+        while self.options.engines > 0 && !is_fresh(&caller).await && Instant::now() < patience {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(feed)

@@ -62,13 +62,13 @@ pub(crate) struct Options {
     feed: FeedSettings,
     #[command(flatten)]
     shards: ShardSettings,
-    /// How many engines run; they share the shards, and one takes over what another leaves.
+    /// How many engines run; they share the shards, and one takes over what another leaves. With 0 nobody waits for a leader.
     #[arg(
         long,
         env = "FULCRUM_ENGINES",
         default_value_t = 1,
         value_name = "COUNT",
-        value_parser = clap::value_parser!(u32).range(1..=ENGINES_MAX)
+        value_parser = clap::value_parser!(u32).range(0..=ENGINES_MAX)
     )]
     engines: u32,
     /// Runs each role as a process of its own, with its process id in <run-dir>/<role>-<n>.pid; one that dies is started again.
