@@ -6,6 +6,7 @@
 //! [`marks`] (how it is judged), [`inside`] (the engine without anything around it), [`report`].
 
 pub mod backends;
+mod client;
 pub mod compare;
 pub mod cpu;
 pub mod durable;
@@ -19,6 +20,8 @@ pub mod plot;
 pub mod report;
 pub mod sample;
 mod say;
+pub mod streams;
+pub mod ticks;
 mod unjournaled;
 pub mod yardstick;
 
@@ -32,7 +35,7 @@ use self::mesh::{Mesh, PATH};
 pub use self::options::Options;
 use self::options::{
     AllOptions, Command, CompareOptions, EchoOptions, InsideOptions, InsideSettings, LoadOptions, OutSettings,
-    RedisOptions,
+    RateSettings, RedisOptions, TicksOptions,
 };
 use self::report::Report;
 use self::sample::Ratios;
@@ -94,6 +97,15 @@ async fn measure(options: Options) -> anyhow::Result<()> {
         Command::Compare(options) => on_mesh(options, &[Part::Marks], &mut report).await?,
         Command::Durable(options) => on_mesh(options, &[Part::Durable], &mut report).await?,
         Command::Pile(options) => on_mesh(options, &[Part::Pile], &mut report).await?,
+        Command::Ticks(options) => {
+            let TicksOptions { compare, rates } = options;
+            ticks(&compare, &rates, &mut report).await?;
+            compare.out
+        }
+        Command::Streams(options) => {
+            let part = Part::Streams(options.subscribers.subscribers);
+            on_mesh(options.compare, &[part], &mut report).await?
+        }
         Command::Engine(options) => return unjournaled::run(options).await,
         Command::All(options) => all(options, &mut report).await?,
     };
@@ -181,6 +193,8 @@ async fn beside_echo(mesh: &Target, echo: &Target, plan: Plan, report: &mut Repo
 enum Part {
     /// Few trades and many.
     Pile,
+    /// So many subscribers.
+    Streams(usize),
     /// Every kind of call at every concurrency.
     Calls,
     /// What the marks ask for.
@@ -196,12 +210,25 @@ async fn all(options: AllOptions, report: &mut Report) -> anyhow::Result<OutSett
         let settings = options.inside.clone();
         report.take(inside::apart(move |report| what(&settings, rounds, report)).await?);
     }
+    ticks(&options.compare, &options.rates, report).await?;
+    let subscribers = options.subscribers.subscribers;
     on_mesh(
         options.compare,
-        &[Part::Pile, Part::Calls, Part::Marks, Part::Durable],
+        &[
+            Part::Pile,
+            Part::Streams(subscribers),
+            Part::Calls,
+            Part::Marks,
+            Part::Durable,
+        ],
         report,
     )
     .await
+}
+
+async fn ticks(options: &CompareOptions, rates: &RateSettings, report: &mut Report) -> anyhow::Result<()> {
+    let timing = options.timing.timing();
+    ticks::run(&options.mesh, &rates.tick_rate, options.pile, timing, report).await
 }
 
 async fn on_mesh(options: CompareOptions, parts: &[Part], report: &mut Report) -> anyhow::Result<OutSettings> {
@@ -211,6 +238,7 @@ async fn on_mesh(options: CompareOptions, parts: &[Part], report: &mut Report) -
     for part in parts {
         match part {
             Part::Pile => pile::run(&mesh, options.pile, timing, report).await?,
+            Part::Streams(subscribers) => streams::run(&mesh, *subscribers, timing, report).await?,
             Part::Calls => calls(&mesh, &echo, timing, report).await?,
             Part::Marks => {
                 let store = Store::start().await?;

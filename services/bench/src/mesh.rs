@@ -43,6 +43,8 @@ const UNLIMITED: [&str; 4] = [
     "--address-burst=100000000",
 ];
 
+/// The feed of a mesh unless a measurement has its own.
+const REPLAY: &str = "replay";
 /// As what the recorder makes Postgres do is named in tables. It is not on the path of a call.
 pub const RECORDERS: &str = "recorder's postgres";
 
@@ -104,6 +106,8 @@ pub struct Mesh {
     pub directory: Option<PathBuf>,
     /// The processes in which it runs.
     pub postgres: Option<u32>,
+    /// Where its Redis is, where known.
+    pub redis: Option<String>,
     /// What goes on in its database, where known.
     pub backends: Option<Mutex<Backends>>,
     /// The program it was started from, where known.
@@ -119,8 +123,8 @@ impl Mesh {
     /// # Errors
     /// When there is none.
     pub async fn open(settings: &MeshSettings) -> anyhow::Result<Self> {
-        let mut mesh = if settings.self_contained {
-            Self::start_apart(settings, Engines::Own).await?
+        let mesh = if settings.self_contained {
+            Self::start_apart(settings, Engines::Own, REPLAY).await?
         } else {
             let address = settings
                 .gateway
@@ -137,18 +141,22 @@ impl Mesh {
                 database: None,
                 directory: None,
                 postgres: run.and_then(|run| pid_in(&run.join("postgres-0.pid"))),
+                redis: None,
                 backends: None,
                 program: None,
                 _engine: None,
                 _own: None,
             }
         };
-        if let Some(database) = &mesh.database {
-            let backends = Backends::watch(database).await?;
-            mesh.target.watch.set_apart(RECORDERS, &backends.of_recorder);
-            mesh.backends = Some(Mutex::new(backends));
-        }
         mesh.prepared().await
+    }
+
+    /// Starts one on the prices of this feed, and makes wallets.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn fed(settings: &MeshSettings, feed: &str) -> anyhow::Result<Self> {
+        Self::start_apart(settings, Engines::Own, feed).await?.prepared().await
     }
 
     /// Starts one whose engine keeps its journal in memory, and makes wallets.
@@ -156,15 +164,15 @@ impl Mesh {
     /// # Errors
     /// When it does not start.
     pub async fn unjournaled(settings: &MeshSettings) -> anyhow::Result<Self> {
-        Self::start_apart(settings, Engines::Unjournaled)
+        Self::start_apart(settings, Engines::Unjournaled, REPLAY)
             .await?
             .prepared()
             .await
     }
 
-    async fn start_apart(settings: &MeshSettings, engines: Engines) -> anyhow::Result<Self> {
-        let settings = settings.clone();
-        tokio::task::spawn_blocking(move || Self::start(&settings, engines))
+    async fn start_apart(settings: &MeshSettings, engines: Engines, feed: &str) -> anyhow::Result<Self> {
+        let (settings, feed) = (settings.clone(), feed.to_owned());
+        tokio::task::spawn_blocking(move || Self::start(&settings, engines, &feed))
             .await
             .context("starting a mesh panicked")?
     }
@@ -176,13 +184,18 @@ impl Mesh {
     }
 
     async fn prepared(self) -> anyhow::Result<Self> {
-        let mesh = self;
+        let mut mesh = self;
+        if let Some(database) = &mesh.database {
+            let backends = Backends::watch(database).await?;
+            mesh.target.watch.set_apart(RECORDERS, &backends.of_recorder);
+            mesh.backends = Some(Mutex::new(backends));
+        }
         say::aside(format!("making {} wallets", mesh.target.accounts));
         load::prepare(&mesh.target).await?;
         Ok(mesh)
     }
 
-    fn start(settings: &MeshSettings, engines: Engines) -> anyhow::Result<Self> {
+    fn start(settings: &MeshSettings, engines: Engines, feed: &str) -> anyhow::Result<Self> {
         let program = match &settings.program {
             Some(program) => program.clone(),
             None => std::env::current_exe().context("our own program")?,
@@ -200,12 +213,8 @@ impl Mesh {
             .arg(format!("--data-dir={}", directory.path().display()))
             .arg(format!("--listen={address}"))
             .arg(format!("--shards={}", settings.shards))
-            .args([
-                "--separate-processes",
-                "--ops-listen=off",
-                "--feed=replay",
-                "--log=warn",
-            ])
+            .args(["--separate-processes", "--ops-listen=off", "--log=warn"])
+            .arg(format!("--feed={feed}"))
             .args(UNLIMITED)
             .args((engines == Engines::Unjournaled).then_some("--engines=0"))
             .stdin(Stdio::null())
@@ -242,12 +251,17 @@ impl Mesh {
             )),
             directory: Some(path.to_owned()),
             postgres: pid_in(&run.join("postgres-0.pid")),
+            redis: Some(redis_url(&run)),
             backends: None,
             program: Some(program),
             _engine: engine,
             _own: Some(own),
         })
     }
+}
+
+fn redis_url(run: &Path) -> String {
+    format!("redis+unix://{}", run.join("s/redis.sock").display())
 }
 
 /// Watches every process of a mesh whose number is known.

@@ -46,6 +46,10 @@ pub(crate) enum Command {
     Durable(CompareOptions),
     /// Opens a second with few trades open and with many.
     Pile(CompareOptions),
+    /// Quotes a second through the real poller and engine, and their age when they are decided on.
+    Ticks(TicksOptions),
+    /// Account events told to many subscribers.
+    Streams(StreamsOptions),
     /// An engine whose journal is its memory; the bench starts it itself.
     #[command(hide = true)]
     Engine(UnjournaledOptions),
@@ -223,8 +227,51 @@ pub(crate) struct CompareOptions {
     pub(crate) out: OutSettings,
 }
 
+/// Frames a second that are sent.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RateSettings {
+    /// Frames a second that the venue sends, each number a measurement.
+    #[arg(
+        long,
+        env = "FULCRUM_BENCH_TICK_RATE",
+        value_delimiter = ',',
+        default_value = "300,3000,30000",
+        value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=200_000)
+    )]
+    pub(crate) tick_rate: Vec<u32>,
+}
+
+/// How many are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SubscriberSettings {
+    /// Streams of account events, spread over the accounts that trade.
+    #[arg(long, env = "FULCRUM_BENCH_SUBSCRIBERS", default_value_t = 512, value_name = "COUNT")]
+    pub(crate) subscribers: usize,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TicksOptions {
+    #[command(flatten)]
+    pub(crate) compare: CompareOptions,
+    #[command(flatten)]
+    pub(crate) rates: RateSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StreamsOptions {
+    #[command(flatten)]
+    pub(crate) compare: CompareOptions,
+    #[command(flatten)]
+    pub(crate) subscribers: SubscriberSettings,
+}
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AllOptions {
+    #[command(flatten)]
+    pub(crate) rates: RateSettings,
+    #[command(flatten)]
+    pub(crate) subscribers: SubscriberSettings,
     #[command(flatten)]
     pub(crate) compare: CompareOptions,
     #[command(flatten)]

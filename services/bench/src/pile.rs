@@ -6,7 +6,7 @@ use crate::Timing;
 use crate::load::{self, Door, Loop, Plan, Work};
 use crate::mesh::{Mesh, PATH};
 use crate::report::Report;
-use crate::sample::Spread;
+use crate::sample::{Sample, Spread};
 use crate::say;
 
 /// At which sizes it is measured; the largest is an option.
@@ -16,13 +16,20 @@ const AT_ONCE: usize = 64;
 /// Rates of the peer: with few trades, and with many.
 const PEER: [f64; 2] = [1_216.0, 630.0];
 
-/// Opens trades until `most` are open, and measures on the way.
+/// Opens trades until about so many are open.
 ///
 /// # Errors
 /// When calls are not answered.
-pub async fn run(mesh: &Mesh, most: u64, timing: Timing, report: &mut Report) -> anyhow::Result<()> {
-    let mut sizes: Vec<u64> = SIZES.into_iter().filter(|size| *size < most).collect();
-    sizes.push(most);
+pub(crate) async fn open(mesh: &Mesh, most: u64, timing: Timing) -> anyhow::Result<()> {
+    let mut open = 0;
+    while open < most {
+        open += some(mesh, "mesh", timing).await?.calls;
+    }
+    Ok(())
+}
+
+/// Opens trades for as long as a measurement lasts.
+async fn some(mesh: &Mesh, name: &str, timing: Timing) -> anyhow::Result<Sample> {
     let plan = Plan {
         work: Work::Open,
         door: Door::Grpc,
@@ -30,15 +37,25 @@ pub async fn run(mesh: &Mesh, most: u64, timing: Timing, report: &mut Report) ->
         warm_up: std::time::Duration::ZERO,
         measure: timing.measure,
     };
+    let sample = load::run(name, &mesh.target, plan).await?;
+    anyhow::ensure!(sample.calls > 0, "no trade was opened: {:?}", sample.failed);
+    Ok(sample)
+}
+
+/// Opens trades until `most` are open, and measures on the way.
+///
+/// # Errors
+/// When calls are not answered.
+pub async fn run(mesh: &Mesh, most: u64, timing: Timing, report: &mut Report) -> anyhow::Result<()> {
+    let mut sizes: Vec<u64> = SIZES.into_iter().filter(|size| *size < most).collect();
+    sizes.push(most);
     let (mut open, mut seen) = (0, Vec::new());
     for size in sizes {
         while open < size {
-            let sample = load::run("mesh", &mesh.target, plan).await?;
-            anyhow::ensure!(sample.calls > 0, "no trade was opened: {:?}", sample.failed);
-            open += sample.calls;
+            open += some(mesh, "mesh", timing).await?.calls;
         }
         say::aside(format!("{open} trades are open"));
-        let sample = load::run(&format!("mesh, {open} open:"), &mesh.target, plan).await?;
+        let sample = some(mesh, &format!("mesh, {open} open:"), timing).await?;
         seen.push((open, sample.per_second, sample.cpu_of(&PATH)));
         open += sample.calls;
         report.add(sample);

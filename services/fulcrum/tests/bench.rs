@@ -18,7 +18,12 @@ fn all_of_it_runs_on_a_mesh_of_its_own() {
             "--warm-up=0.1",
         ])
         .args(["--accounts=32", "--shards=2", "--pile=200"])
-        .args(["--open-trades=2000", "--tail=100"])
+        .args([
+            "--open-trades=2000",
+            "--tail=100",
+            "--tick-rate=300,900",
+            "--subscribers=70",
+        ])
         .arg(format!("--json={}", json.display()))
         .arg(format!("--plot={}", plot.display()))
         .output()
