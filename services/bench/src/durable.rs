@@ -53,9 +53,9 @@ pub async fn journal(mesh: &Mesh, timing: Timing, rounds: usize, report: &mut Re
         String::from_utf8_lossy(&migrated.stderr)
     );
     let measured = {
-        let (scratch, measure) = (scratch.as_str(), timing.measure);
+        let (scratch, server, measure) = (scratch.as_str(), mesh.postgres, timing.measure);
         let file: Side<'_> = Box::new(move || Box::pin(disk::file(directory, BATCH, measure)));
-        let ours: Side<'_> = Box::new(move || Box::pin(disk::journal(scratch, BATCH, measure)));
+        let ours: Side<'_> = Box::new(move || Box::pin(disk::journal(scratch, server, BATCH, measure)));
         Rounds::of("journal and file", rounds, &[file, ours]).await
     };
     sqlx::query("DROP DATABASE bench_journal WITH (FORCE)")

@@ -74,13 +74,18 @@ pub async fn postgres(url: &str, server: Option<u32>, batch: usize, measure: Dur
     .await
 }
 
-/// Commits batches of events with the engine's own statement to a migrated database that nobody else uses, for so long.
+/// Commits batches of events with the engine's own statement to a migrated database that nobody else uses, for so long. `server` is the
+/// Postgres to be watched.
 ///
 /// # Errors
 /// When the database refuses, or somebody else leads its first shard.
-pub async fn journal(url: &str, batch: usize, measure: Duration) -> anyhow::Result<Sample> {
+pub async fn journal(url: &str, server: Option<u32>, batch: usize, measure: Duration) -> anyhow::Result<Sample> {
     let url = url.to_owned();
     on_a_thread("bench-disk", async move || {
+        let mut watch = Watch::default();
+        if let Some(server) = server {
+            watch.add("postgres", Subject::Process(server));
+        }
         let journal = PgJournal::connect(&url, 1).await?;
         let owner = Owner {
             id: Uuid::new_v4(),
@@ -92,7 +97,7 @@ pub async fn journal(url: &str, batch: usize, measure: Duration) -> anyhow::Resu
             .context("somebody leads the first shard")?;
         let body: Bytes = vec![7_u8; batch * EVENT_BYTES].into();
         let mut last = (head.sequence, head.chain);
-        let measured = repeat(&Watch::default(), batch, measure, async || {
+        let measured = repeat(&watch, batch, measure, async || {
             let (before, chained) = last;
             let sequence = before + batch as u64;
             let row = Batch {
