@@ -206,7 +206,7 @@ async fn write<J: Journal>(
     window: Limits,
 ) -> Result<(), RecoverError> {
     let started = Instant::now();
-    let Some((mut held, snapshot, chunks)) = encode(place, held).await else {
+    let Some((mut held, snapshot, chunks)) = encode_held(place, held).await else {
         return Ok(());
     };
     let Some(followed) = held.as_mut() else { return Ok(()) };
@@ -236,20 +236,11 @@ async fn write<J: Journal>(
 /// A snapshot with the replica that it was made of.
 type Encoded = (Held, SnapshotHead, Vec<Bytes>);
 
-/// Encodes chunk by chunk; nothing when a leader came in between. Where there are several threads it has one of its own, which the system
-/// lets wait when a leader wants the processor; where there is one, others have their turn after each chunk.
-async fn encode(place: Arc<Place>, held: Held) -> Option<Encoded> {
+/// Encodes what is held; nothing when a leader came in between. Where there are several threads it is done on one of its own, which the
+/// system lets wait when a leader wants the processor; where there is one, others have their turn after each chunk.
+async fn encode_held(place: Arc<Place>, held: Held) -> Option<Encoded> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        let mut chunks = Vec::new();
-        let replica = &held.as_ref()?.replica;
-        for chunk in replica.shard.chunks() {
-            chunks.push(encoded(&chunk));
-            tokio::task::yield_now().await;
-            if place.wanted.load(Ordering::Relaxed) {
-                return None;
-            }
-        }
-        let head = replica.snapshot_head(&chunks);
+        let (head, chunks) = encode(&place, &held.as_ref()?.replica).await?;
         return Some((held, head, chunks));
     }
     let (done, made) = oneshot::channel();
@@ -267,6 +258,21 @@ async fn encode(place: Arc<Place>, held: Held) -> Option<Encoded> {
     made.await.ok().flatten()
 }
 
+/// Encodes chunk by chunk; nothing when a leader came in between. Other tasks of this thread wait for one chunk at most.
+async fn encode(place: &Place, replica: &Replica) -> Option<(SnapshotHead, Vec<Bytes>)> {
+    let mut left = replica.shard.chunks();
+    let mut chunks = Vec::new();
+    while let Some(chunk) = left.next().as_ref().map(encoded) {
+        chunks.push(chunk);
+        tokio::task::yield_now().await;
+        if place.wanted.load(Ordering::Relaxed) {
+            return None;
+        }
+    }
+    Some((replica.snapshot_head(&chunks), chunks))
+}
+
+/// The same without turns for others.
 fn encode_here(place: &Place, held: Held) -> Option<Encoded> {
     let replica = &held.as_ref()?.replica;
     let mut chunks = Vec::new();
