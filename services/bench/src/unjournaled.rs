@@ -22,10 +22,10 @@ pub const LEADS: &str = "leads every shard, and remembers nothing after its end"
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UnjournaledOptions {
     /// Where Redis is.
-    #[arg(long, env = "FULCRUM_REDIS_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "FULCRUM_BENCH_REDIS_URL", hide_env_values = true, value_name = "URL")]
     redis_url: String,
     /// Number of shards of the deployment.
-    #[arg(long, env = "FULCRUM_SHARDS", default_value_t = 16, value_name = "COUNT")]
+    #[arg(long, env = "FULCRUM_BENCH_SHARDS", default_value_t = 16, value_name = "COUNT")]
     shards: u32,
 }
 
