@@ -33,7 +33,7 @@ async fn due() -> (MemoryJournal, Replicas, JoinHandle<()>, u64) {
     while journal.written().is_empty() || is_held(&replicas).await {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    journal.append(live.next().into_iter().collect(), live.shard.hash());
+    journal.append(live.step().into_iter().collect(), live.shard.hash());
     (journal, replicas, following, live.shard.sequence())
 }
 

@@ -84,7 +84,7 @@ impl Large {
     }
 
     /// Handles one more command: a little money in, on one account after the other.
-    pub fn next(&mut self) -> Option<JournalEntry> {
+    pub fn step(&mut self) -> Option<JournalEntry> {
         let account = usize::try_from(self.made).expect("few") % self.accounts;
         self.act(account, deposit())
     }

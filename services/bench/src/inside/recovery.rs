@@ -70,7 +70,7 @@ pub fn run(trades: usize, tail: usize, rounds: usize, report: &mut Report) -> an
     drop(chunks);
     let mut row = Row::new(&journal);
     while live.shard.sequence() < made + tail as u64 {
-        let entries = live.next().into_iter().collect();
+        let entries = live.step().into_iter().collect();
         row.add(entries, live.shard.hash());
     }
     row.end(live.shard.hash());

@@ -190,7 +190,7 @@ impl<'a> Hand<'a> {
             leader.ask();
             return;
         }
-        self.row.extend(leader.next());
+        self.row.extend(leader.step());
         if self.row.len() == ROW {
             let row = std::mem::replace(&mut self.row, Vec::with_capacity(ROW));
             self.journal.append(row, leader.shard.hash());

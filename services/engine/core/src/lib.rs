@@ -25,6 +25,7 @@ pub mod event;
 pub mod fire;
 pub mod formula;
 pub mod grid;
+pub mod growth;
 mod hashing;
 pub mod ids;
 mod index;

@@ -10,7 +10,7 @@ use std::fmt;
 use crate::account::Account;
 use crate::canonical::{Counters, Entity, LedgerBalance};
 use crate::event::LedgerAccount;
-use crate::hashing::Map;
+use crate::growth::{List, Spread};
 use crate::ids::{AccountId, Currency, Symbol, TradeId};
 use crate::index::TriggerIndex;
 use crate::instrument::Instrument;
@@ -24,12 +24,12 @@ mod restore;
 #[derive(Clone)]
 pub struct State {
     next_trade_id: u64,
-    accounts: Vec<AccountSlot>,
-    account_numbers: Map<AccountId, usize>,
+    accounts: List<AccountSlot>,
+    account_numbers: Spread<AccountId, usize>,
     /// Open trades; a closed one leaves a gap that the next open fills.
-    trades: Vec<Option<TradeSlot>>,
+    trades: List<Option<TradeSlot>>,
     gaps: Vec<usize>,
-    trade_numbers: Map<TradeId, usize>,
+    trade_numbers: Spread<TradeId, usize>,
     books: Vec<Book>,
     book_numbers: BTreeMap<Symbol, usize>,
     /// House, fee and cash, per currency.
@@ -125,11 +125,11 @@ impl State {
         State {
             next_trade_id: counters.next_trade_id,
             hash: Entity::Counters(counters).hash(&mut scratch),
-            accounts: Vec::new(),
-            account_numbers: Map::default(),
-            trades: Vec::new(),
+            accounts: List::default(),
+            account_numbers: Spread::default(),
+            trades: List::default(),
             gaps: Vec::new(),
-            trade_numbers: Map::default(),
+            trade_numbers: Spread::default(),
             books: Vec::new(),
             book_numbers: BTreeMap::new(),
             ledger: BTreeMap::new(),

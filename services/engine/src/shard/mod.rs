@@ -12,10 +12,9 @@ mod mutate;
 mod read;
 mod snapshot;
 
-use std::collections::HashMap;
-
 use bus::mutants::{self, Mutant};
 use contracts::bus::{JournalBatch, JournalEntry, JournalEvent, OperationRecord, Reply, Request, VenueQuote};
+use engine_core::growth::Spread;
 use engine_core::{
     AccountId, Command, Event, EventKind, Instrument, Market, Observation, Price, Quote, State, Symbol, Timestamp,
     decide, fire,
@@ -48,7 +47,7 @@ pub struct Shard {
     state: State,
     market: Market,
     window: Window,
-    touched: HashMap<AccountId, u64>,
+    touched: Spread<AccountId, u64>,
     touched_hash: u128,
     sequence: u64,
     at: Timestamp,
@@ -71,7 +70,7 @@ impl Shard {
             state: State::new(),
             market: Market::new(),
             window: Window::new(limits),
-            touched: HashMap::new(),
+            touched: Spread::default(),
             touched_hash: 0,
             sequence: 0,
             at: Timestamp::default(),
