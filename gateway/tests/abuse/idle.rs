@@ -16,7 +16,7 @@ use crate::support::{SHARDS, bearer, claims, deposited, framed, nowhere, shard, 
 /// How many, unless `IDLE_STREAMS` says so.
 const STREAMS: usize = 1_000;
 const STREAMS_EACH_CONNECTION: usize = 100;
-/// What one may cost, the client's side included: a development build needs 18 KiB.
+/// What one may cost, the client's side included: a development build needs 14 KiB.
 const BYTES_EACH_MAX: u64 = 48 << 10;
 
 fn account(number: usize) -> String {

@@ -239,23 +239,29 @@ type Encoded = (Held, SnapshotHead, Vec<Bytes>);
 /// Encodes what is held; nothing when a leader came in between. Where there are several threads it is done on one of its own, which the
 /// system lets wait when a leader wants the processor; where there is one, others have their turn after each chunk.
 async fn encode_held(place: Arc<Place>, held: Held) -> Option<Encoded> {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        let (head, chunks) = encode(&place, &held.as_ref()?.replica).await?;
-        return Some((held, head, chunks));
+    let runtime = Handle::current();
+    if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return encode_in_turns(&place, held).await;
     }
     let (done, made) = oneshot::channel();
     let working = move || {
         if let Err(error) = rustix::process::nice(BEHIND) {
             tracing::debug!(%error, "a snapshot is made at the priority of everything else");
         }
+        let made = runtime.block_on(encode_in_turns(&place, held));
         // Nobody waits for it any more when the process ends.
-        let _unheard = done.send(encode_here(&place, held));
+        let _unheard = done.send(made);
     };
     if let Err(error) = std::thread::Builder::new().name("snapshot".to_owned()).spawn(working) {
         tracing::warn!(%error, "no thread for a snapshot");
         return None;
     }
     made.await.ok().flatten()
+}
+
+async fn encode_in_turns(place: &Place, held: Held) -> Option<Encoded> {
+    let (head, chunks) = encode(place, &held.as_ref()?.replica).await?;
+    Some((held, head, chunks))
 }
 
 /// Encodes chunk by chunk; nothing when a leader came in between. Other tasks of this thread wait for one chunk at most.
@@ -270,20 +276,6 @@ async fn encode(place: &Place, replica: &Replica) -> Option<(SnapshotHead, Vec<B
         }
     }
     Some((replica.snapshot_head(&chunks), chunks))
-}
-
-/// The same without turns for others.
-fn encode_here(place: &Place, held: Held) -> Option<Encoded> {
-    let replica = &held.as_ref()?.replica;
-    let mut chunks = Vec::new();
-    for chunk in replica.shard.chunks() {
-        if place.wanted.load(Ordering::Relaxed) {
-            return None;
-        }
-        chunks.push(encoded(&chunk));
-    }
-    let head = replica.snapshot_head(&chunks);
-    Some((held, head, chunks))
 }
 
 /// Drops journal rows that are older than they need be kept, and that two snapshots make needless: without the newest one a shard comes

@@ -13,6 +13,8 @@ use crate::window::Limits;
 
 /// Most rows read at once.
 const ROWS_MAX: u32 = 512;
+/// So many are folded in before others on the same thread have their turn.
+const ROWS_BESIDE: usize = 4;
 
 /// Why a shard did not come back.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +71,9 @@ impl Replica {
         let rows = journal
             .rows(self.shard.number(), self.shard.sequence(), ROWS_MAX)
             .await?;
-        // A whole batch is work for a while, and a leader of another shard may be on this thread.
+        // More than a few are work for a while, and a leader of another shard may be waiting for this thread.
         let mut fold = || rows.iter().try_for_each(|row| self.fold(row));
-        if rows.len() < ROWS_MAX as usize {
+        if rows.len() <= ROWS_BESIDE {
             fold()?;
         } else {
             apart(fold)?;

@@ -179,9 +179,14 @@ impl Journal for MemoryJournal {
             // A statement each, in Postgres.
             tokio::task::yield_now().await;
         }
-        let mut inner = self.lock();
-        inner.written.push((handed_over, Instant::now()));
-        inner.shards.entry(shard).or_default().snapshot = Some((head.clone(), stored));
+        // The one before is freed when nobody waits for the lock: half a gigabyte takes its time.
+        let before = {
+            let mut inner = self.lock();
+            inner.written.push((handed_over, Instant::now()));
+            let place = inner.shards.entry(shard).or_default();
+            place.snapshot.replace((head.clone(), stored))
+        };
+        drop(before);
         Ok(())
     }
 
