@@ -1,3 +1,5 @@
+//! What a snapshot costs those who share its thread: a chunk at a time.
+
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
