@@ -60,8 +60,6 @@ pub(crate) async fn turn_away(
     let full = Status::from(Failure::NotAccepted(NotAccepted::InFlightFull));
     let door = request.extensions().get().copied().unwrap_or(Door::Grpc);
     metrics.call_ended(method, door, full.code(), Duration::ZERO, None);
-    let mut response = full.into_http();
-    let named = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    failure::complete(response.headers_mut(), named.unwrap_or_default(), "");
-    response
+    let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    failure::named(&full, id.unwrap_or_default(), "").into_http()
 }
