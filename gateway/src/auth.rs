@@ -9,18 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use tonic::Status;
-use tonic::body::Body;
 
 use crate::GatewayError;
-use crate::around::Inner;
 use crate::config::TokenConfig;
 use crate::failure::Failure;
-use crate::methods;
 use crate::token::TOKEN_TYPE;
 
 /// How far the issuer's clock may be off. Seconds.
@@ -55,7 +52,7 @@ impl Scope {
     }
 }
 
-/// Who calls. An extension of every request to our own services.
+/// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// The token's subject: scopes `request_id`s and limits.
@@ -273,22 +270,6 @@ fn advice(kind: &ErrorKind) -> &'static str {
         ErrorKind::InvalidAudience | ErrorKind::InvalidIssuer => "the token is for another service",
         _ => "the token is not valid",
     }
-}
-
-/// The layer. Health and reflection are open, and what does not exist may be told to anybody.
-pub(crate) async fn authenticate(verifier: Arc<Verifier>, mut request: Request<Body>, inner: Inner) -> Response<Body> {
-    if methods::find(request.uri().path()).is_some() {
-        match verifier.identify(request.headers()) {
-            Ok(identity) => {
-                tracing::Span::current().record("enduser.id", identity.principal.as_str());
-                request.extensions_mut().insert(identity);
-            }
-            Err(failure) => return Status::from(failure).into_http(),
-        }
-    }
-    // Nobody past this line needs it, and what is not there is not logged.
-    request.headers_mut().remove(AUTHORIZATION);
-    inner.pass(request).await
 }
 
 #[cfg(test)]

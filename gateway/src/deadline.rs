@@ -1,6 +1,6 @@
 //! How long a call may take: what the client asks for, within what we allow.
 //!
-//! The handler knows best what is lost at the deadline, so it gets the [`Deadline`] and answers by it; the layer cuts
+//! The handler knows best what is lost at the deadline, so it gets the [`Deadline`] and answers by it; the gate cuts
 //! off what does not. tonic's own timeout would answer CANCELLED and would let streams run on.
 
 use std::pin::Pin;
@@ -8,25 +8,23 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::around::Inner;
 use crate::config::Deadlines;
 use crate::failure::Failure;
-use crate::methods::{self, Method};
-use crate::server::Socket;
+use crate::methods::Method;
 
 /// How long after the deadline a handler is cut off that did not answer by itself.
 const GRACE: Duration = Duration::from_millis(100);
 /// Most of a client's timeout that is kept back, so that the answer is there before the client hangs up.
 const MARGIN_MAX: Duration = Duration::from_millis(50);
 
-/// Until when a call wants its answer. An extension of the request; streams have it only if their client set one.
+/// Until when a call wants its answer; streams have it only if their client set one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     /// On our clock for waiting.
@@ -100,49 +98,66 @@ fn cut_off(method: Option<&Method>) -> Failure {
     }
 }
 
-/// The layer. Streams end, with a status, also when the server is `leaving` and when their connection's time is over.
-pub(crate) async fn enforce(
-    limits: Deadlines,
-    leaving: CancellationToken,
-    mut request: Request<Body>,
-    inner: Inner,
-) -> Response<Body> {
-    let method = methods::find(request.uri().path());
-    // Health watches and reflection are open-ended too; they come and go with their connection.
-    let streams = method.is_none_or(|method| method.streams);
-    let asked = match read(request.headers()) {
-        Ok(asked) => asked,
-        Err(failure) => return Status::from(failure).into_http(),
-    };
-    let over = request.extensions().get::<Socket>().map(|socket| socket.over.clone());
-    let ends = |deadline| Ends {
-        deadline,
-        leaving,
-        over,
-    };
-    let Some(timeout) = allowed(asked, streams, limits) else {
+/// The time of one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time {
+    /// Streams may have none.
+    deadline: Option<Deadline>,
+    /// When its answer must have begun; it is cut off a little later.
+    answered_by: Instant,
+    /// It answers with a stream.
+    streams: bool,
+}
+
+impl Time {
+    /// What a call gets.
+    pub fn of(method: Option<&Method>, headers: &HeaderMap, limits: Deadlines) -> Result<Self, Failure> {
+        // Health watches and reflection are open-ended too; they come and go with their connection.
+        let streams = method.is_none_or(|method| method.streams);
+        let now = Instant::now();
         // It may go on for ever, but not wait for ever to be asked: its request must come.
-        return match tokio::time::timeout(limits.max, inner.pass(request)).await {
-            Ok(response) => response.map(|body| Body::new(Bounded::new(body, ends(None)))),
-            Err(_) => Status::from(Failure::Expired).into_http(),
+        let longest = now + limits.max;
+        let (deadline, answered_by) = match allowed(read(headers)?, streams, limits) {
+            None => (None, longest),
+            Some(timeout) if timeout.is_zero() => return Err(Failure::Expired),
+            Some(timeout) => {
+                let at = now + timeout;
+                (Some(Deadline { at }), if streams { at.min(longest) } else { at })
+            }
         };
-    };
-    if timeout.is_zero() {
-        return Status::from(Failure::Expired).into_http();
+        Ok(Self {
+            deadline,
+            answered_by,
+            streams,
+        })
     }
-    let deadline = Deadline::after(timeout);
-    request.extensions_mut().insert(deadline);
-    let answered_by = if streams {
-        deadline.at.min(Instant::now() + limits.max)
-    } else {
-        deadline.at
-    };
-    let answer = tokio::time::timeout_at(answered_by + GRACE, inner.pass(request)).await;
-    match answer {
-        Ok(response) if streams => response.map(|body| Body::new(Bounded::new(body, ends(Some(deadline))))),
-        // One message that is there already.
-        Ok(response) => response,
-        Err(_) => Status::from(cut_off(method)).into_http(),
+
+    /// Until when its answer is wanted.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+
+    /// Answers in time. Streams end, with a status, also when the server is `leaving` and when their connection's time is `over`.
+    pub async fn keep(
+        self,
+        method: Option<&Method>,
+        leaving: &CancellationToken,
+        over: Option<CancellationToken>,
+        answering: impl Future<Output = Response<Body>>,
+    ) -> Response<Body> {
+        match tokio::time::timeout_at(self.answered_by + GRACE, answering).await {
+            Ok(response) if self.streams => {
+                let ends = Ends {
+                    deadline: self.deadline,
+                    leaving: leaving.clone(),
+                    over,
+                };
+                response.map(|body| Body::new(Bounded::new(body, ends)))
+            }
+            // One message that is there already.
+            Ok(response) => response,
+            Err(_) => Status::from(cut_off(method)).into_http(),
+        }
     }
 }
 

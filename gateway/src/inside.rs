@@ -1,4 +1,4 @@
-//! The room behind its layers, without a port: for whoever calls from the same process, as the simulation does.
+//! The room behind its gates, without a port: for whoever calls from the same process, as the simulation does.
 //!
 //! A call goes through everything that one through the gRPC door goes through past the connection: deadline, limits, token, validation,
 //! the handler, the caller, and the way back to a status. What follows the stores (events, quotes, health) is not started.
@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
 
-use crate::around::Inner;
 use crate::config::Config;
+use crate::gates::Gates;
 use crate::server::Front;
 use crate::{GatewayError, server};
 
 /// See the module. Cheap to clone; generated clients take it in place of a connection.
 #[derive(Clone)]
-pub struct Inside(Inner);
+pub struct Inside(Gates);
 
 impl std::fmt::Debug for Inside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Inside {
 }
 
 impl Inside {
-    /// Puts the layers around a room that reaches the engines through `calls`. Its tasks end with `stopped`.
+    /// Puts the gates around a room that reaches the engines through `calls`. Its tasks end with `stopped`.
     ///
     /// # Errors
     /// [`GatewayError::Config`] when the configuration contradicts itself.
@@ -42,9 +42,9 @@ impl Inside {
     ) -> Result<Self, GatewayError> {
         let front = Front::new(config);
         let room = crate::room(config, &front, shards, calls.clone(), stopped);
-        front.entrance.open(server::inside(&room), move || calls.is_full());
+        front.entrance.open(server::desks(&room), move || calls.is_full());
         let (_, health) = tonic_health::server::health_reporter();
-        server::behind(config, &front, health, stopped).map(Self)
+        server::gates(config, &front, health, stopped).map(Self)
     }
 }
 
@@ -58,6 +58,6 @@ impl Service<Request<Body>> for Inside {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.pass(request).map(Ok).boxed()
+        self.0.clone().pass(request).map(Ok).boxed()
     }
 }

@@ -1,23 +1,24 @@
 //! The gateway: three doors into one room.
 //!
-//! gRPC, grpc-web and REST come in through one port and end in the same layered tonic service, so that tracing,
+//! gRPC, grpc-web and REST come in through one port and pass the same gates into the same tonic services, so that tracing,
 //! deadlines, authentication, limits and validation happen once, for all of them alike. What passes is put into an
 //! envelope and queued for the engine that leads the account's shard; history is read from the recorder's tables.
 //! The gateway keeps no state that matters: any number of them may run, and each may die at any time.
 //!
-//! Reading order: `server` (the doors and the stack), `trade` (a thin service), `room` and `wire` (the envelope),
+//! Reading order: `server` (the doors), `gates`, `trade` (a thin service), `room` and `wire` (the envelope),
 //! `failure` (every error), then `stream`.
 
-mod around;
 mod auth;
 mod balance;
 mod config;
 mod deadline;
 mod entrance;
 mod failure;
+mod gates;
 mod health;
 mod history;
 mod house;
+mod inner;
 mod inside;
 mod limits;
 mod listen;
@@ -119,13 +120,14 @@ impl Opening {
     fn open<C: Calls>(self, shards: u32, calls: C) {
         let (config, front, stopped) = (self.config, self.front, self.stopped);
         let room = room(&config, &front, shards, calls, &stopped);
-        let reader = EventReader::new(config.redis.clone(), shards);
+        let redis = config.redis.clone();
+        let reader = move || EventReader::new(redis.clone(), shards);
         let following = events::follow(Arc::clone(&room.events), reader, room.history.clone());
         tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
         let following = quote_hub::follow(Arc::clone(&room.quotes), config.redis);
         tokio::spawn(stopped.clone().run_until_cancelled_owned(following));
         let calls = room.calls.clone();
-        front.entrance.open(server::inside(&room), move || calls.is_full());
+        front.entrance.open(server::desks(&room), move || calls.is_full());
         let watching = health::watch(room, self.reporter, self.told, self.leaving);
         tokio::spawn(stopped.run_until_cancelled_owned(watching));
     }

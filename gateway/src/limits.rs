@@ -17,22 +17,23 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::around::Inner;
-use crate::auth::Identity;
 use crate::config::Rate;
 use crate::failure::Failure;
 use crate::places::{Place, Places};
 use crate::usage::Tally;
 
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 /// When to come back after too much went on at once.
 const CROWD_PAUSE: Duration = Duration::from_millis(500);
 
-/// Who is at the other end, as far as we believe it. An extension of the request.
+/// Who is at the other end, as far as we believe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Peer(pub IpAddr);
 
@@ -96,32 +97,30 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
         self.limiter.retain_recent();
     }
 
-    async fn answer(
-        &self,
-        taken: Result<u32, Duration>,
-        subject: impl FnOnce() -> String,
-        request: Request<Body>,
-        inner: Inner,
-    ) -> Response<Body> {
-        let mut response = match taken {
-            Ok(_) => inner.pass(request).await,
-            Err(wait) => Status::from(throttled(subject(), wait)).into_http(),
-        };
-        self.tell(response.headers_mut(), taken.unwrap_or(0));
-        response
-    }
-
-    /// Tells a caller how far it is from its limit.
-    fn tell(&self, headers: &mut HeaderMap, remaining: u32) {
-        // A limit further in has written its figures already, and they are what a client can plan with.
-        if headers.contains_key("ratelimit-limit") {
-            return;
+    /// How far its caller is from this limit.
+    fn shown(&self, remaining: u32) -> Shown {
+        Shown {
+            rate: self.rate,
+            remaining,
         }
-        let reset = self.rate.reset(remaining);
-        headers.insert("ratelimit-limit", HeaderValue::from(self.rate.burst));
-        headers.insert("ratelimit-remaining", HeaderValue::from(remaining));
+    }
+}
+
+/// How far a caller is from the limit that it met last: of those it passes that is the one a client can plan with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    rate: Rate,
+    remaining: u32,
+}
+
+impl Shown {
+    /// Tells it.
+    pub fn tell(self, headers: &mut HeaderMap) {
+        let reset = self.rate.reset(self.remaining);
+        headers.insert(LIMIT, HeaderValue::from(self.rate.burst));
+        headers.insert(REMAINING, HeaderValue::from(self.remaining));
         headers.insert(
-            "ratelimit-reset",
+            RESET,
             HeaderValue::from(reset.as_secs() + u64::from(reset.subsec_nanos() > 0)),
         );
     }
@@ -133,34 +132,26 @@ fn throttled(subject: String, wait: Duration) -> Failure {
     Failure::Throttled { subject, retry_after }
 }
 
-/// A call that its address was charged for; so many could follow it at once. An extension of the request, so that it is charged once.
+/// A call that its address was charged for; so many could follow it at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counted(u32);
-
-impl Counted {
-    /// It was one too many.
-    pub const NOTHING_LEFT: Self = Self(0);
-}
 
 const ADDRESS: &str = "address";
 
 impl Limiter<Peer> {
-    /// Charges a call to its address, in front of the room.
-    pub fn count(&self, request: &mut Request<Body>) -> Result<Option<Counted>, Failure> {
-        let Some(peer) = request.extensions().get::<Peer>() else {
-            return Ok(None);
-        };
-        let counted = self
-            .take(peer)
-            .map(Counted)
-            .map_err(|wait| throttled(ADDRESS.to_owned(), wait))?;
-        request.extensions_mut().insert(counted);
-        Ok(Some(counted))
+    /// Charges a call to its address, unless that was done in front of the room, and says in `shown` what is left.
+    pub fn charge(&self, peer: &Peer, counted: Option<Counted>, shown: &mut Option<Shown>) -> Result<Counted, Failure> {
+        let taken = counted.map_or_else(|| self.take(peer), |Counted(remaining)| Ok(remaining));
+        *shown = Some(self.shown(taken.unwrap_or(0)));
+        taken.map(Counted).map_err(|wait| throttled(ADDRESS.to_owned(), wait))
     }
 
-    /// Tells the caller, unless a limit further in has.
-    pub fn show(&self, headers: &mut HeaderMap, counted: Counted) {
-        self.tell(headers, counted.0);
+    /// Tells the caller in front of the room, unless a limit further in has.
+    pub fn show(&self, headers: &mut HeaderMap, counted: Option<Counted>) {
+        if !headers.contains_key(LIMIT) {
+            self.shown(counted.map_or(0, |Counted(remaining)| remaining))
+                .tell(headers);
+        }
     }
 }
 
@@ -185,35 +176,21 @@ impl Principals {
         self.limiter.rate
     }
 
+    /// Charges a call to its principal, and says in `shown` what is left.
+    pub fn charge(&self, principal: &String, shown: &mut Option<Shown>) -> Result<(), Failure> {
+        let taken = self.limiter.take(principal);
+        self.tally.note(principal, taken.ok(), Instant::now());
+        *shown = Some(self.limiter.shown(taken.unwrap_or(0)));
+        taken
+            .map(|_| ())
+            .map_err(|wait| throttled(format!("principal {principal}"), wait))
+    }
+
     /// Forgets those who went away.
     pub fn tidy(&self) {
         self.limiter.tidy();
         self.tally.tidy(Instant::now());
     }
-}
-
-/// The layer before the token is looked at.
-pub(crate) async fn by_address(limiter: Arc<Limiter<Peer>>, request: Request<Body>, inner: Inner) -> Response<Body> {
-    let Some(peer) = request.extensions().get::<Peer>().copied() else {
-        return inner.pass(request).await;
-    };
-    let taken = match request.extensions().get::<Counted>() {
-        Some(Counted(remaining)) => Ok(*remaining),
-        None => limiter.take(&peer),
-    };
-    limiter.answer(taken, || ADDRESS.to_owned(), request, inner).await
-}
-
-/// The layer after it.
-pub(crate) async fn by_principal(principals: Arc<Principals>, request: Request<Body>, inner: Inner) -> Response<Body> {
-    let Some(identity) = request.extensions().get::<Arc<Identity>>().cloned() else {
-        return inner.pass(request).await;
-    };
-    let principal = &identity.principal;
-    let taken = principals.limiter.take(principal);
-    principals.tally.note(principal, taken.ok(), Instant::now());
-    let subject = || format!("principal {principal}");
-    principals.limiter.answer(taken, subject, request, inner).await
 }
 
 /// How much may go on at once, by address: what waits costs memory, whether it has a token or not.
@@ -246,13 +223,43 @@ impl Crowds {
     }
 
     /// Lets the body of a REST request be read, if there are not too many already: it is read in front of the room.
-    pub fn reading(&self, request: Request<Body>) -> Result<Request<Body>, Failure> {
-        let peer = request.extensions().get::<Peer>().copied();
+    pub fn reading(&self, peer: Option<Peer>, request: Request<Body>) -> Result<Request<Body>, Failure> {
         let Some(peer) = peer.filter(|_| !request.body().is_end_stream()) else {
             return Ok(request);
         };
         let place = self.bodies.take(peer).map_err(|_| crowded("bodies being read"))?;
         Ok(request.map(|body| held(body, place)))
+    }
+
+    /// Lets a call in, if there are not too many already.
+    pub fn join(&self, peer: Peer, path: &str) -> Result<Stay, Failure> {
+        let in_flight = self.calls.take(peer).map_err(|_| crowded("calls in flight"))?;
+        let left_open = OPEN_ENDED
+            .iter()
+            .any(|it| path.starts_with(it))
+            .then(|| self.left_open.take(peer));
+        let left_open = left_open.transpose().map_err(|_| crowded("calls that are left open"))?;
+        Ok(Stay {
+            _in_flight: Some(in_flight),
+            left_open,
+        })
+    }
+}
+
+/// The places that a call takes: one until it is answered, and one that is left open keeps another until its answer ends.
+#[derive(Debug, Default)]
+pub(crate) struct Stay {
+    _in_flight: Option<Place<Peer>>,
+    left_open: Option<Place<Peer>>,
+}
+
+impl Stay {
+    /// The call is answered.
+    pub fn in_body(self, response: Response<Body>) -> Response<Body> {
+        match self.left_open {
+            Some(place) => response.map(|body| held(body, place)),
+            None => response,
+        }
     }
 }
 
@@ -260,23 +267,6 @@ fn crowded(what: &str) -> Failure {
     Failure::Throttled {
         subject: what.to_owned(),
         retry_after: CROWD_PAUSE,
-    }
-}
-
-/// The layer after the limit of calls by address: that one counts what comes, this one what stays.
-pub(crate) async fn by_crowd(crowds: Crowds, request: Request<Body>, inner: Inner) -> Response<Body> {
-    let Some(peer) = request.extensions().get::<Peer>().copied() else {
-        return inner.pass(request).await;
-    };
-    let Ok(_in_flight) = crowds.calls.take(peer) else {
-        return Status::from(crowded("calls in flight")).into_http();
-    };
-    if !OPEN_ENDED.iter().any(|it| request.uri().path().starts_with(it)) {
-        return inner.pass(request).await;
-    }
-    match crowds.left_open.take(peer) {
-        Ok(place) => inner.pass(request).await.map(|body| held(body, place)),
-        Err(_) => Status::from(crowded("calls that are left open")).into_http(),
     }
 }
 

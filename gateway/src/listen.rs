@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-use crate::around::Inner;
 use crate::config::Connections;
+use crate::inner::Inner;
 use crate::limits::Peer;
 use crate::metrics::Metrics;
 use crate::places::Places;

@@ -15,15 +15,16 @@ use tower::Service as _;
 use transcode::{HeaderField, MatchedBinding, Options, Refusal, Services, StreamOptions, Transcoder};
 
 use crate::GatewayError;
-use crate::around::Inner;
 use crate::config::Config;
 use crate::failure::{self, Failure};
-use crate::limits::{Counted, Crowds, Limiter, Peer};
+use crate::gates::Came;
+use crate::inner::{Inner, settled};
+use crate::limits::{Crowds, Limiter, Peer};
 use crate::methods;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
-use crate::server::{Front, MESSAGE_BYTES_MAX, settled};
-use crate::trace::{Door, REQUEST_ID};
+use crate::server::{Front, MESSAGE_BYTES_MAX};
+use crate::trace::Door;
 
 /// Deepest JSON.
 const JSON_DEPTH_MAX: usize = 16;
@@ -65,34 +66,44 @@ impl Rest {
             return alive;
         }
         let started = Instant::now();
-        let id = request.headers().get(REQUEST_ID).cloned();
-        let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
-        // Here and not in the room, because what is refused here never gets there, and reading it costs something.
-        let counted = match self.addresses.count(&mut request) {
-            Ok(counted) => counted,
-            Err(failure) => {
-                let mut response = self.refuse(failure, id, started);
-                self.addresses.show(response.headers_mut(), Counted::NOTHING_LEFT);
-                return response;
-            }
+        let Some(came) = request.extensions_mut().get_mut::<Came>() else {
+            return self.refuse(
+                Failure::Internal("a request came through no door".to_owned()),
+                "",
+                started,
+            );
         };
+        let id = came.id.clone();
+        let id = id.to_str().unwrap_or_default();
+        // Here and not in the room, because what is refused here never gets there, and reading it costs something.
+        if let Some(peer) = came.peer {
+            match self.addresses.charge(&peer, None, &mut None) {
+                Ok(counted) => came.counted = Some(counted),
+                Err(failure) => {
+                    let mut response = self.refuse(failure, id, started);
+                    self.addresses.show(response.headers_mut(), None);
+                    return response;
+                }
+            }
+        }
+        let (peer, counted) = (came.peer, came.counted);
         let mut response = match self.pages.page(request.method(), request.uri().path()) {
             Some(page) => return page,
-            None => match self.call(request).await {
+            None => match self.call(peer, request).await {
                 Ok(response) => self.in_our_words(response, id, started),
                 Err(failure) => self.refuse(failure, id, started),
             },
         };
-        if let Some(counted) = counted {
+        if counted.is_some() {
             self.addresses.show(response.headers_mut(), counted);
         }
         response
     }
 
     /// Calls the room, or says what went wrong outside of it.
-    async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn call(&self, peer: Option<Peer>, request: Request<Body>) -> Result<Response<Body>, Failure> {
         // The body is read out here, in front of the room and its deadline: a slow one must not stay for ever.
-        let request = self.crowds.reading(request)?;
+        let request = self.crowds.reading(peer, request)?;
         let call = self.transcoder.clone().into_service(self.inside.clone()).call(request);
         let answer = tokio::time::timeout(self.longest, call).await;
         answer.map(settled).map_err(|_| Failure::Expired)

@@ -6,13 +6,13 @@ use bus::{CallError, Calls};
 use contracts::bus::request::Command;
 use contracts::shard;
 use prost::Message;
-use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::auth::{Identity, Scope};
 use crate::config::Streams;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
+use crate::gates::Mark;
 use crate::history::History;
 use crate::limits::Principals;
 use crate::market::Instruments;
@@ -21,7 +21,6 @@ use crate::places::Places;
 use crate::stream::events::EventHub;
 use crate::stream::now_us;
 use crate::stream::quote_hub::QuoteHub;
-use crate::trace::{Arrived, TraceContext};
 use crate::validate::Mutation;
 use crate::wire::{self, Answer, Envelope};
 
@@ -49,18 +48,26 @@ pub(crate) struct Room<C> {
     pub metrics: Arc<Metrics>,
 }
 
-/// One call past authentication.
+/// One call past the gates. An extension of every request to our own services.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     /// Who calls.
     pub identity: Arc<Identity>,
     /// Until when; a stream may have none.
     pub deadline: Option<Deadline>,
-    traceparent: String,
-    arrived: Option<Arrived>,
+    mark: Mark,
 }
 
 impl Call {
+    /// One that has passed the gates.
+    pub fn new(identity: Arc<Identity>, deadline: Option<Deadline>, mark: Mark) -> Self {
+        Self {
+            identity,
+            deadline,
+            mark,
+        }
+    }
+
     /// The call that a request is part of, if its token has the scope.
     pub fn of<T>(request: &tonic::Request<T>, scope: Scope) -> Result<Self, Failure> {
         let call = Self::of_anybody(request)?;
@@ -70,19 +77,9 @@ impl Call {
 
     /// The call that a request is part of, whatever its token is for.
     pub fn of_anybody<T>(request: &tonic::Request<T>) -> Result<Self, Failure> {
-        let extensions = request.extensions();
-        // Not there only if a service was mounted outside of the stack.
-        let identity = extensions
-            .get::<Arc<Identity>>()
-            .cloned()
-            .ok_or(Failure::TokenInvalid("a bearer token is required"))?;
-        let traceparent = extensions.get::<TraceContext>().cloned().unwrap_or_default().0;
-        Ok(Self {
-            identity,
-            deadline: extensions.get().copied(),
-            traceparent,
-            arrived: extensions.get().copied(),
-        })
+        // Not there only if a service was mounted outside of the gates.
+        let call = request.extensions().get::<Self>().cloned();
+        call.ok_or(Failure::TokenInvalid("a bearer token is required"))
     }
 
     /// The deadline of one step of a call: its own, or for a stream a short one.
@@ -100,9 +97,7 @@ impl<C: Calls> Room<C> {
         shard::of_account(account_id, self.shards)
     }
 
-    /// Queues a mutation and waits for its first answer.
-    ///
-    /// Once begun it is seen to its end even if the client goes away: the operation happens or not whoever listens.
+    /// Queues a mutation and waits for its first answer. Once it is queued the operation happens or not, whoever listens.
     pub async fn mutate<T, R>(&self, call: &Call, it: Mutation<T>, command: fn(T) -> Command) -> Result<R, Failure>
     where
         R: Message + Default,
@@ -110,12 +105,9 @@ impl<C: Calls> Room<C> {
         let request_id = it.request_id;
         let shard = self.shard(&it.account_id);
         let reply = self.send(call, shard, &it.account_id, Some(request_id), 0, command(it.command))?;
-        if let Some(Arrived(at)) = call.arrived {
-            self.metrics
-                .admitted(at.elapsed(), latency::recorded(&call.traceparent));
-        }
-        let ended = tokio::spawn(reply.in_current_span()).await;
-        match ended.map_err(|cause| Failure::Internal(format!("a call did not end: {cause}")))? {
+        self.metrics
+            .admitted(call.mark.arrived.elapsed(), latency::recorded(&call.mark.traceparent));
+        match reply.await {
             Err(CallError::UnknownOutcome) => Err(Failure::UnknownOutcome {
                 request_id: Some(request_id),
             }),
@@ -170,7 +162,7 @@ impl<C: Calls> Room<C> {
             shard,
             request_id,
             expires_at_us: deadline.wall_us(),
-            traceparent: &call.traceparent,
+            traceparent: &call.mark.traceparent,
             min_sequence,
             command,
         });

@@ -1,12 +1,11 @@
-//! The doors and the stack behind them: the only file that puts layers on top of each other.
+//! The doors, and what they lead to.
 //!
 //! ```text
-//! every request ─ CORS ─ request id ─┬─ application/grpc-web* ─ grpc-web ─┐
-//!                                    ├─ application/grpc* ────────────────┼─ the room
-//!                                    └─ anything else ─ REST ─────────────┘
+//! every request ─ its name ─┬─ application/grpc* ─────────────────────────────┐
+//!                           └─ CORS ─┬─ application/grpc-web* ─ grpc-web ─────┼─ the gates ─ the room
+//!                                    └─ anything else ─ REST ─────────────────┘
 //! ```
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,36 +20,33 @@ use contracts::v1::trade_service_server::TradeServiceServer;
 use contracts::v1::usage_service_server::UsageServiceServer;
 use contracts::v1::wallet_service_server::WalletServiceServer;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_web::GrpcWebLayer;
-use tower::{Layer as _, Service as _, ServiceBuilder};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::{Layer as _, Service as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use uuid::Uuid;
+use uuid::fmt::Simple;
 
 use crate::GatewayError;
-use crate::around::{Inner, around};
-use crate::auth::{self, Verifier};
+use crate::auth::Verifier;
 use crate::balance::Balances;
 use crate::config::Config;
-use crate::deadline;
-use crate::entrance::{self, Entrance};
-use crate::failure::Failure;
+use crate::entrance::{Desks, Entrance};
+use crate::gates::{Came, Gate, Gates};
 use crate::house::House;
-use crate::limits::{self, Crowds, Limiter, Peer, Principals};
+use crate::inner::Inner;
+use crate::limits::{Crowds, Limiter, Peer, Principals};
 use crate::market::Markets;
-use crate::methods;
 use crate::metrics::Metrics;
 use crate::operation::Operations;
 use crate::rest::Rest;
 use crate::room::Room;
-use crate::trace::{self, Door, REQUEST_ID};
+use crate::trace::{Door, REQUEST_ID};
 use crate::trade::Trades;
 use crate::usage::Usages;
 use crate::wallet::Wallets;
@@ -64,7 +60,7 @@ const CORS_AGE_MAX: Duration = Duration::from_secs(600);
 /// How often limits forget those who went away.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
-/// The connection that a request came in through. An extension of the request.
+/// The connection that a request came in through. An extension of the request, until it is at a door.
 #[derive(Clone, Debug)]
 pub(crate) struct Socket {
     /// The address at its other end.
@@ -107,116 +103,77 @@ impl Front {
     }
 }
 
-/// Everything behind the port: what a connection passes its requests to.
+/// Everything behind the port: what a connection passes its requests to, each with its [`Socket`].
 pub(crate) fn doors(
     config: &Config,
     front: &Front,
     health: HealthServer<impl Health>,
     leaving: &CancellationToken,
 ) -> Result<Inner, GatewayError> {
-    let inside = behind(config, front, health, leaving)?;
-    let hall = Hall {
-        rest: Rest::new(config, front, inside.clone())?,
-        inside,
-        hops: config.limits.forwarded_hops,
+    let gates = gates(config, front, health, leaving)?;
+    let inside = Inner::new({
+        let gates = gates.clone();
+        move |request| gates.clone().pass(request)
+    });
+    let rest = Rest::new(config, front, inside.clone())?;
+    let browsers = tower::service_fn(move |request: Request<Body>| {
+        let (rest, inside) = (rest.clone(), inside.clone());
+        async move {
+            match request.extensions().get::<Came>().map(|came| came.door) {
+                Some(Door::GrpcWeb) => GrpcWebLayer::new().layer(inside).call(request).await,
+                _ => Ok(rest.answer(request).await),
+            }
+        }
+    });
+    let browsers = Inner::service(cors(&config.cors_origins)?.layer(browsers));
+    let hops = config.limits.forwarded_hops;
+    Ok(Inner::new(move |request| {
+        come_in(gates.clone(), browsers.clone(), hops, request)
+    }))
+}
+
+/// Sends a request through its door, with a name, and its answer back with the same.
+async fn come_in(gates: Gates, browsers: Inner, hops: usize, mut request: Request<Body>) -> Response<Body> {
+    let id = name(request.headers());
+    let socket = request.extensions_mut().remove::<Socket>();
+    let door = door(&request);
+    let came = Came {
+        id: id.clone(),
+        door,
+        peer: socket.as_ref().map(|it| Peer::of(it.peer, request.headers(), hops)),
+        counted: None,
+        over: socket.map(|it| it.over),
     };
-    let dispatch = Inner::new(tower::service_fn(move |request| {
-        let hall = hall.clone();
-        async move { Ok(dispatch(hall, request).await) }
-    }));
-    let named = around(name).layer(dispatch);
-    Ok(Inner::new(cors(&config.cors_origins)?.layer(named)))
+    request.extensions_mut().insert(came);
+    let mut response = match door {
+        // Not spoken by browsers, so that CORS has nothing to say about it.
+        Door::Grpc => gates.pass(request).await,
+        Door::GrpcWeb | Door::Rest => browsers.pass(request).await,
+    };
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
 }
 
-/// What lies between the doors and the room.
-#[derive(Clone)]
-struct Hall {
-    inside: Inner,
-    rest: Rest,
-    hops: usize,
-}
-
-/// What all doors lead to: the stack, and what it ends in.
-pub(crate) fn behind(
+/// What all doors lead to: the gates, and behind them the room once it is open.
+pub(crate) fn gates(
     config: &Config,
     front: &Front,
     health: HealthServer<impl Health>,
     leaving: &CancellationToken,
-) -> Result<Inner, GatewayError> {
-    stack(config, describing(config, health)?, front, leaving)
-}
-
-/// The room's stack, the same for all doors.
-fn stack(config: &Config, others: Routes, front: &Front, leaving: &CancellationToken) -> Result<Inner, GatewayError> {
-    let verifier = Arc::new(Verifier::new(&config.tokens)?);
-    let addresses = Arc::clone(&front.addresses);
-    let principals = Arc::clone(&front.principals);
-    let crowds = front.crowds.clone();
-    tokio::spawn(
-        leaving
-            .clone()
-            .run_until_cancelled_owned(tidy(Arc::clone(&addresses), Arc::clone(&principals))),
-    );
-
-    let (metrics, deadlines, leaving) = (Arc::clone(&front.metrics), config.deadlines, leaving.clone());
-    let (entrance, before, counted) = (front.entrance.clone(), front.entrance.clone(), Arc::clone(&metrics));
-    let inmost = tower::service_fn(move |request: Request<Body>| {
-        let (entrance, mut others) = (entrance.clone(), others.clone());
-        async move {
-            match methods::find(request.uri().path()) {
-                Some(_) => Ok(entrance.enter(request).await),
-                None => others.call(request).await,
-            }
-        }
-    });
-    Ok(ServiceBuilder::new()
-        // First, because it is there to spare all that follows.
-        .layer(around(move |request, inner| {
-            entrance::turn_away(before.clone(), Arc::clone(&counted), request, inner)
-        }))
-        // Then this, so that even a refused call is traced and counted, and every error names its request.
-        .layer(around(move |request, inner| {
-            trace::observe(Arc::clone(&metrics), request, inner)
-        }))
-        // Before anything that can wait: whatever waits does so within the deadline.
-        .layer(around(move |request, inner| {
-            deadline::enforce(deadlines, leaving.clone(), request, inner)
-        }))
-        // Before the token is looked at: a flood of bad tokens must not buy signature checks.
-        .layer(around(move |request, inner| {
-            limits::by_address(Arc::clone(&addresses), request, inner)
-        }))
-        // After that limit, which counts what comes: this one counts what stays, and health and reflection ask for no token.
-        .layer(around(move |request, inner| {
-            limits::by_crowd(crowds.clone(), request, inner)
-        }))
-        // Before anything that depends on who calls.
-        .layer(around(move |request, inner| {
-            auth::authenticate(Arc::clone(&verifier), request, inner)
-        }))
-        // After it: one principal is one limit, through every door and from every address.
-        .layer(around(move |request, inner| {
-            limits::by_principal(Arc::clone(&principals), request, inner)
-        }))
-        // Last: a fault of ours ends one call, not the connection that others share.
-        .service(Inner::new(
-            ServiceBuilder::new()
-                .map_response(|response: Response<_>| response.map(Body::new))
-                .layer(CatchPanicLayer::custom(panicked))
-                .service(inmost),
-        )))
-}
-
-fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response<Body> {
-    let text = cause
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| cause.downcast_ref::<&str>().copied());
-    Status::from(Failure::Internal(format!(
-        "a handler panicked: {}",
-        text.unwrap_or("no text")
-    )))
-    .into_http()
+) -> Result<Gates, GatewayError> {
+    let (addresses, principals) = (Arc::clone(&front.addresses), Arc::clone(&front.principals));
+    tokio::spawn(leaving.clone().run_until_cancelled_owned(tidy(addresses, principals)));
+    Ok(Gates(Arc::new(Gate {
+        metrics: Arc::clone(&front.metrics),
+        entrance: front.entrance.clone(),
+        deadlines: config.deadlines,
+        leaving: leaving.clone(),
+        addresses: Arc::clone(&front.addresses),
+        crowds: front.crowds.clone(),
+        verifier: Verifier::new(&config.tokens)?,
+        principals: Arc::clone(&front.principals),
+        others: describing(config, health)?,
+    })))
 }
 
 async fn tidy(addresses: Arc<Limiter<Peer>>, principals: Arc<Principals>) {
@@ -228,17 +185,15 @@ async fn tidy(addresses: Arc<Limiter<Peer>>, principals: Arc<Principals>) {
 }
 
 /// Our services: what the entrance leads to.
-pub(crate) fn inside<C: Calls>(room: &Arc<Room<C>>) -> Inner {
-    let mut routes = Routes::builder();
-    routes
-        .add_service(offered!(TradeServiceServer::new(Trades(Arc::clone(room)))))
-        .add_service(offered!(WalletServiceServer::new(Wallets(Arc::clone(room)))))
-        .add_service(offered!(BalanceServiceServer::new(Balances(Arc::clone(room)))))
-        .add_service(offered!(MarketServiceServer::new(Markets(Arc::clone(room)))))
-        .add_service(offered!(HouseServiceServer::new(House(Arc::clone(room)))))
-        .add_service(offered!(OperationServiceServer::new(Operations(Arc::clone(room)))))
-        .add_service(offered!(UsageServiceServer::new(Usages(Arc::clone(room)))));
-    Inner::new(routes.routes().prepare())
+pub(crate) fn desks<C: Calls>(room: &Arc<Room<C>>) -> Desks {
+    Desks::default()
+        .with(offered!(TradeServiceServer::new(Trades(Arc::clone(room)))))
+        .with(offered!(WalletServiceServer::new(Wallets(Arc::clone(room)))))
+        .with(offered!(BalanceServiceServer::new(Balances(Arc::clone(room)))))
+        .with(offered!(MarketServiceServer::new(Markets(Arc::clone(room)))))
+        .with(offered!(HouseServiceServer::new(House(Arc::clone(room)))))
+        .with(offered!(OperationServiceServer::new(Operations(Arc::clone(room)))))
+        .with(offered!(UsageServiceServer::new(Usages(Arc::clone(room)))))
 }
 
 /// Health, and what describes our services.
@@ -260,28 +215,6 @@ fn describing(config: &Config, health: HealthServer<impl Health>) -> Result<Rout
     Ok(routes.routes().prepare())
 }
 
-/// Sends a request through its door.
-async fn dispatch(hall: Hall, mut request: Request<Body>) -> Response<Body> {
-    if let Some(socket) = request.extensions().get::<Socket>() {
-        let peer = Peer::of(socket.peer, request.headers(), hall.hops);
-        request.extensions_mut().insert(peer);
-    }
-    let door = door(&request);
-    request.extensions_mut().insert(door);
-    match door {
-        Door::Grpc => hall.inside.pass(request).await,
-        Door::GrpcWeb => settled(GrpcWebLayer::new().layer(hall.inside).call(request).await),
-        Door::Rest => hall.rest.answer(request).await,
-    }
-}
-
-pub(crate) fn settled(answer: Result<Response<Body>, Infallible>) -> Response<Body> {
-    match answer {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
-}
-
 fn door(request: &Request<Body>) -> Door {
     let media_type = request
         .headers()
@@ -297,20 +230,18 @@ fn door(request: &Request<Body>) -> Door {
     }
 }
 
-/// Gives every request an id, the client's if it is a sane one, and the response the same.
-async fn name(mut request: Request<Body>, inner: Inner) -> Response<Body> {
+/// The id of a request: the client's if it is a sane one.
+fn name(headers: &HeaderMap) -> HeaderValue {
     let sane = |id: &&HeaderValue| {
         let id = id.as_bytes();
         !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.iter().all(u8::is_ascii_graphic)
     };
-    let given = request.headers().get(REQUEST_ID).filter(sane).cloned();
-    let id = given.unwrap_or_else(|| {
-        HeaderValue::from_str(&Uuid::new_v4().simple().to_string()).expect("hex digits are a header value")
-    });
-    request.headers_mut().insert(REQUEST_ID, id.clone());
-    let mut response = inner.pass(request).await;
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
+    let given = headers.get(REQUEST_ID).filter(sane).cloned();
+    given.unwrap_or_else(|| {
+        let mut digits = [0; Simple::LENGTH];
+        let digits = Uuid::new_v4().simple().encode_lower(&mut digits);
+        HeaderValue::from_str(digits).expect("hex digits are a header value")
+    })
 }
 
 /// Which origins browsers may call from, and what they may send and read.

@@ -1,4 +1,4 @@
-//! One span, one measurement and one id a call: the outermost layer of the room.
+//! One span, one measurement and one id a call: a [`Watch`] from before it is looked at until its answer is over.
 //!
 //! The span joins the caller's trace (W3C `traceparent`) if the process has a tracer installed; without one the
 //! caller's own context is passed on as it came, so that a trace never breaks here.
@@ -9,26 +9,25 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Frame, SizeHint};
-use opentelemetry::TraceId;
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::TraceContextExt as _;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::around::Inner;
 use crate::failure;
-use crate::methods::{self, Method};
+use crate::gates::{Came, Mark};
+use crate::methods::Method;
 use crate::metrics::Metrics;
 
 /// The header that names a request, in and out.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 const TRACEPARENT: &str = "traceparent";
 
-/// Through which door a call came. An extension of the request.
+/// Through which door a call came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
     /// gRPC.
@@ -50,34 +49,30 @@ impl Door {
     }
 }
 
-/// When a call came in. An extension of the request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrived(pub Instant);
+/// The name that a request has in its headers; empty without one.
+pub(crate) fn name_of(headers: &HeaderMap) -> HeaderValue {
+    let named = headers.get(REQUEST_ID).filter(|id| id.to_str().is_ok());
+    named.cloned().unwrap_or_else(|| HeaderValue::from_static(""))
+}
 
-/// The trace context to pass on, as `traceparent` text; may be empty. An extension of the request.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TraceContext(pub String);
-
-impl TraceContext {
-    /// That of the current span, or else the caller's.
-    fn of(span: &Span, headers: &HeaderMap) -> Self {
-        let mut carrier = Carrier::default();
+/// The trace context to pass on, as `traceparent` text: that of the span, or else the caller's; may be empty.
+fn context_of(span: &Span, headers: &HeaderMap) -> Arc<str> {
+    let mut carrier = Carrier::default();
+    if !span.is_disabled() {
         opentelemetry::global::get_text_map_propagator(|propagator| {
             propagator.inject_context(&span.context(), &mut carrier);
         });
-        let came = || {
-            headers
-                .get(TRACEPARENT)
-                .and_then(|it| it.to_str().ok())
-                .filter(|it| is_traceparent(it))
-        };
-        Self(carrier.0.or_else(|| came().map(ToOwned::to_owned)).unwrap_or_default())
     }
+    let came = || {
+        let came = headers.get(TRACEPARENT).and_then(|it| it.to_str().ok());
+        came.filter(|it| is_traceparent(it)).map(Into::into)
+    };
+    carrier.0.map(Into::into).or_else(came).unwrap_or_default()
+}
 
-    /// The trace id in it.
-    fn trace_id(&self) -> &str {
-        self.0.get(3..35).unwrap_or_default()
-    }
+/// The trace id in a context.
+fn trace_id(traceparent: &str) -> &str {
+    traceparent.get(3..35).unwrap_or_default()
 }
 
 /// Version, trace id, span id and flags, in lower-case hex.
@@ -115,79 +110,87 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// The layer.
-pub(crate) async fn observe(metrics: Arc<Metrics>, mut request: Request<Body>, inner: Inner) -> Response<Body> {
-    let method = methods::find(request.uri().path());
-    let door = request.extensions().get().copied().unwrap_or(Door::Grpc);
-    let request_id: Arc<str> = request
-        .headers()
-        .get(REQUEST_ID)
-        .and_then(|it| it.to_str().ok())
-        .unwrap_or_default()
-        .into();
-    let (service, name) = method.map_or(("", "other"), |it| (it.service.as_str(), it.name.as_str()));
-    let span = tracing::info_span!(
-        "call",
-        otel.name = name,
-        otel.kind = "server",
-        rpc.system = "grpc",
-        rpc.service = service,
-        rpc.method = name,
-        rpc.grpc.status_code = tracing::field::Empty,
-        enduser.id = tracing::field::Empty,
-        door = door.name(),
-        request_id = &*request_id,
-    );
-    let parent = opentelemetry::global::get_text_map_propagator(|it| it.extract(&Headers(request.headers())));
-    if parent.span().span_context().is_valid() {
-        // Fails only without a tracer, and then there is nothing to join.
-        let _no_tracer = span.set_parent(parent);
-    }
-    let context = TraceContext::of(&span, request.headers());
-    let trace_id: Arc<str> = context.trace_id().into();
-    let recorded = latency::recorded(&context.0);
-    request.extensions_mut().insert(context);
-    let started = Instant::now();
-    request.extensions_mut().insert(Arrived(started));
-    let watch = Watch {
-        metrics,
-        method,
-        door,
-        started,
-        request_id,
-        trace_id,
-        recorded,
-        span: span.clone(),
-        code: None,
-    };
-
-    let mut response = inner.pass(request).instrument(span).await;
-    let mut watch = watch;
-    watch.look(response.headers_mut());
-    response.map(|body| Body::new(Watched { body, watch }))
-}
-
 /// What is written down when a call is over.
-struct Watch {
+pub(crate) struct Watch {
     metrics: Arc<Metrics>,
     method: Option<&'static Method>,
     door: Door,
-    started: Instant,
-    request_id: Arc<str>,
-    trace_id: Arc<str>,
-    /// The same, if the trace is recorded.
-    recorded: Option<TraceId>,
+    id: HeaderValue,
+    mark: Mark,
     span: Span,
     /// What it ended with, as far as is known.
     code: Option<Code>,
 }
 
 impl Watch {
+    /// A call begins.
+    pub fn begin(metrics: &Arc<Metrics>, method: Option<&'static Method>, came: &Came, headers: &HeaderMap) -> Self {
+        let (service, name) = method.map_or(("", "other"), |it| (it.service.as_str(), it.name.as_str()));
+        let span = tracing::info_span!(
+            "call",
+            otel.name = name,
+            otel.kind = "server",
+            rpc.system = "grpc",
+            rpc.service = service,
+            rpc.method = name,
+            rpc.grpc.status_code = tracing::field::Empty,
+            enduser.id = tracing::field::Empty,
+            door = came.door.name(),
+            request_id = came.id.to_str().unwrap_or_default(),
+        );
+        if !span.is_disabled() {
+            let parent = opentelemetry::global::get_text_map_propagator(|it| it.extract(&Headers(headers)));
+            if parent.span().span_context().is_valid() {
+                // Fails only without a tracer, and then there is nothing to join.
+                let _no_tracer = span.set_parent(parent);
+            }
+        }
+        let mark = Mark {
+            arrived: Instant::now(),
+            traceparent: context_of(&span, headers),
+        };
+        Self {
+            metrics: Arc::clone(metrics),
+            method,
+            door: came.door,
+            id: came.id.clone(),
+            mark,
+            span,
+            code: None,
+        }
+    }
+
+    /// What the call is recorded under.
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Who calls is known now.
+    pub fn called_by(&self, principal: &str) {
+        self.span.record("enduser.id", principal);
+    }
+
+    /// What its handler is told.
+    pub fn mark(&self) -> Mark {
+        self.mark.clone()
+    }
+
+    /// Stays until the answer is over.
+    pub fn until_over(mut self, mut response: Response<Body>) -> Response<Body> {
+        self.look(response.headers_mut());
+        response.map(|body| Body::new(Watched { body, watch: self }))
+    }
+
     /// Completes and notes the status in headers or trailers.
     fn look(&mut self, headers: &mut HeaderMap) {
-        failure::complete(headers, &self.request_id, &self.trace_id);
-        if let Some(status) = Status::from_header_map(headers) {
-            self.code = Some(status.code());
+        match headers.get(Status::GRPC_STATUS) {
+            None => {}
+            Some(code) if code == "0" => self.code = Some(Code::Ok),
+            Some(code) => {
+                self.code = Some(Code::from_bytes(code.as_bytes()));
+                let id = self.id.to_str().unwrap_or_default();
+                failure::complete(headers, id, trace_id(&self.mark.traceparent));
+            }
         }
     }
 }
@@ -197,9 +200,8 @@ impl Drop for Watch {
         // Without a status the client went away before the end.
         let code = self.code.unwrap_or(Code::Cancelled);
         self.span.record("rpc.grpc.status_code", i32::from(code));
-        let took = self.started.elapsed();
-        self.metrics
-            .call_ended(self.method, self.door, code, took, self.recorded);
+        let (took, trace) = (self.mark.arrived.elapsed(), latency::recorded(&self.mark.traceparent));
+        self.metrics.call_ended(self.method, self.door, code, took, trace);
     }
 }
 
@@ -242,10 +244,7 @@ mod tests {
     fn a_trace_context_is_passed_on_only_in_its_exact_form() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(is_traceparent(good));
-        assert_eq!(
-            TraceContext(good.to_owned()).trace_id(),
-            "0af7651916cd43dd8448eb211c80319c"
-        );
+        assert_eq!(trace_id(good), "0af7651916cd43dd8448eb211c80319c");
         for bad in [
             "",
             "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
@@ -255,6 +254,6 @@ mod tests {
         ] {
             assert!(!is_traceparent(bad), "{bad}");
         }
-        assert_eq!(TraceContext::default().trace_id(), "");
+        assert_eq!(trace_id(""), "");
     }
 }

@@ -1,7 +1,5 @@
 //! The end of a connection, in time that is a value.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt as _, Empty};
@@ -10,28 +8,32 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use tower::Layer as _;
 
 use super::*;
-use crate::around::around;
 use crate::config::Deadlines;
-use crate::deadline;
+use crate::deadline::Time;
 
 const AGE: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Something that answers every call with a stream that is silent for ever.
-fn silent() -> Inner {
-    Inner::new(tower::service_fn(|_: Request<Body>| async {
-        let never = futures::stream::pending::<Result<Frame<Bytes>, Status>>();
-        Ok::<_, Infallible>(Response::new(Body::new(http_body_util::StreamBody::new(never))))
-    }))
+/// Answers with a stream that is silent for ever.
+async fn silence() -> Response<Body> {
+    let never = futures::stream::pending::<Result<Frame<Bytes>, Status>>();
+    Response::new(Body::new(http_body_util::StreamBody::new(never)))
 }
 
-/// The same behind the layer that ends streams.
+/// Something that answers every call so.
+fn silent() -> Inner {
+    Inner::new(|_: Request<Body>| silence())
+}
+
+/// The same behind the gate that ends streams.
 fn ending() -> Inner {
-    around(|request, inner| deadline::enforce(Deadlines::default(), CancellationToken::new(), request, inner))
-        .layer(silent())
+    Inner::new(|request: Request<Body>| async move {
+        let time = Time::of(None, request.headers(), Deadlines::default()).unwrap();
+        let over = request.extensions().get::<Socket>().map(|socket| socket.over.clone());
+        time.keep(None, &CancellationToken::new(), over, silence()).await
+    })
 }
 
 fn serve(doors: Inner) -> (DuplexStream, JoinHandle<Duration>) {

@@ -35,8 +35,9 @@ pub(crate) fn open<C: Calls>(
         "StreamAccountEvents",
         move |out| async move {
             let shard = room.shard(&it.account_id);
-            room.events.met(shard).await;
+            let met = room.events.met(shard).await;
             let subscription = room.events.subscribe(shard, &it.account_id);
+            drop(met);
             let mut watcher = Watcher {
                 shard,
                 account_id: it.account_id,

@@ -29,8 +29,10 @@ pub(crate) struct EventHub {
     shards: Vec<Watched>,
     next_id: AtomicU64,
     queue_max: usize,
-    /// Reads that ended, with something or without.
+    /// Reads that ended since there is contact, with something or without.
     reads: watch::Sender<u64>,
+    /// How many watch, or are about to.
+    interested: watch::Sender<usize>,
 }
 
 /// One shard.
@@ -59,15 +61,38 @@ impl EventHub {
             next_id: AtomicU64::new(0),
             queue_max: queue_max.max(1),
             reads: watch::Sender::new(0),
+            interested: watch::Sender::new(0),
         }
     }
 
-    /// Waits for the first contact with a shard's stream, or until it is seen that Redis is away. Who subscribes before it is told of a
-    /// gap when it comes, because nobody knows what was published until then.
-    pub async fn met(&self, shard: u32) {
+    /// Waits for contact with a shard's stream, or until it is seen that Redis is away; until what is returned is dropped the contact
+    /// stays. Who subscribes before it is told of a gap when it comes, because nobody knows what was published until then.
+    pub async fn met(self: &Arc<Self>, shard: u32) -> Interest {
+        let interest = self.interest();
         let mut reads = self.reads.subscribe();
         let met = reads.wait_for(|reads| *reads > 0 || self.of(shard).known().is_some());
         let _after_all_the_same = tokio::time::timeout(CONTACT_PATIENCE, met).await;
+        interest
+    }
+
+    fn interest(self: &Arc<Self>) -> Interest {
+        self.interested.send_modify(|count| *count += 1);
+        Interest(Arc::clone(self))
+    }
+
+    /// Loses contact if nobody watches, or is about to; true when so.
+    fn rests(&self) -> bool {
+        let mut rests = false;
+        // Under its lock: who is interested from now on waits for the next contact.
+        self.interested.send_if_modified(|count| {
+            rests = *count == 0;
+            if rests {
+                self.shards.iter().for_each(|shard| shard.moved(UNKNOWN));
+                self.reads.send_replace(0);
+            }
+            false
+        });
+        rests
     }
 
     /// Watches one account. Every entry handed out from now on reaches the queue, or the queue ends.
@@ -86,6 +111,7 @@ impl EventHub {
             shard,
             account_id: account_id.to_owned(),
             id,
+            _interest: self.interest(),
         }
     }
 
@@ -158,6 +184,16 @@ pub(crate) struct Subscription {
     shard: u32,
     account_id: String,
     id: u64,
+    _interest: Interest,
+}
+
+/// As long as it is there the streams are read.
+pub(crate) struct Interest(Arc<EventHub>);
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.0.interested.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Subscription {
@@ -208,27 +244,35 @@ fn step(position: Option<u64>, first: u64, last: u64) -> Step {
     }
 }
 
-/// Follows the event streams for ever.
-pub(crate) async fn follow(hub: Arc<EventHub>, mut reader: EventReader, history: History) {
-    loop {
-        let read = reader.next().await;
-        for (shard, found) in hub.shards.iter().zip(reader.positions()) {
-            if shard.known().is_none() && found.is_some() {
-                shard.break_off();
-            }
+/// Follows the event streams while somebody watches: read for nobody they cost a gateway, and Redis, as much as the replies do.
+pub(crate) async fn follow(hub: Arc<EventHub>, reader: impl Fn() -> EventReader, history: History) {
+    let mut interested = hub.interested.subscribe();
+    while interested.wait_for(|count| *count > 0).await.is_ok() {
+        let mut reader = reader();
+        while !hub.rests() {
+            read_on(&hub, &mut reader, &history).await;
         }
-        for read in read {
-            for row in &read.rows {
-                take(&hub, &history, read.shard, row).await;
-            }
-        }
-        for (shard, found) in hub.shards.iter().zip(reader.positions()) {
-            if let (None, Some(found)) = (shard.known(), found) {
-                shard.moved(*found);
-            }
-        }
-        hub.reads.send_modify(|reads| *reads += 1);
     }
+}
+
+async fn read_on(hub: &EventHub, reader: &mut EventReader, history: &History) {
+    let read = reader.next().await;
+    for (shard, found) in hub.shards.iter().zip(reader.positions()) {
+        if shard.known().is_none() && found.is_some() {
+            shard.break_off();
+        }
+    }
+    for read in read {
+        for row in &read.rows {
+            take(hub, history, read.shard, row).await;
+        }
+    }
+    for (shard, found) in hub.shards.iter().zip(reader.positions()) {
+        if let (None, Some(found)) = (shard.known(), found) {
+            shard.moved(*found);
+        }
+    }
+    hub.reads.send_modify(|reads| *reads += 1);
 }
 
 /// Hands out a row, and before it what Redis lost.
@@ -343,17 +387,32 @@ mod tests {
     async fn a_stream_waits_for_the_first_contact_but_not_for_ever() {
         let hub = Arc::new(EventHub::new(1, 8));
         let begun = tokio::time::Instant::now();
-        hub.met(0).await;
+        drop(hub.met(0).await);
         assert_eq!(begun.elapsed(), CONTACT_PATIENCE, "nobody follows");
         let waiting = tokio::spawn({
             let hub = Arc::clone(&hub);
-            async move { hub.met(0).await }
+            async move { drop(hub.met(0).await) }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         hub.reads.send_modify(|reads| *reads += 1);
         waiting.await.unwrap();
         assert_eq!(begun.elapsed(), CONTACT_PATIENCE, "no time passed");
+    }
+
+    #[tokio::test]
+    async fn contact_is_kept_while_somebody_watches_or_is_about_to_and_lost_when_nobody_does() {
+        let hub = Arc::new(EventHub::new(1, 8));
+        hub.of(0).moved(7);
+        let about_to = hub.met(0).await;
+        assert!(!hub.rests());
+        let watches = hub.subscribe(0, "alice");
+        drop(about_to);
+        assert!(!hub.rests());
+        assert_eq!(hub.position(0), 7);
+        drop(watches);
+        assert!(hub.rests());
+        assert_eq!(hub.of(0).known(), None, "what is published from now on is not seen");
     }
 
     #[tokio::test]

@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::Bytes;
 use contracts::bus::{Reply, Request, reply};
 use prost::Message as _;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,6 +30,9 @@ use crate::{QUEUE_LENGTH_MAX, REQUEST_BYTES_MAX, keys};
 const PUSH_MAX: usize = 512;
 /// Most replies popped in one step.
 const POP_MAX: usize = 512;
+
+/// How long a call waits for its turn to be pushed.
+const HAND_OVER_MAX: Duration = Duration::from_millis(500);
 
 /// Calls the engine. Over Redis: [`Caller`].
 pub trait Calls: Clone + Send + Sync + 'static {
@@ -99,7 +105,9 @@ type Outcome = Result<Reply, CallError>;
 
 #[derive(Debug)]
 struct Waiting {
-    callers: Mutex<HashMap<u128, oneshot::Sender<Outcome>>>,
+    callers: Mutex<HashMap<u128, oneshot::Sender<Outcome>, BuildHasherDefault<Random>>>,
+    /// How many they are, for those who only want to know that.
+    count: AtomicUsize,
     /// Most callers at once, now.
     limit: AtomicUsize,
     /// Most callers at once, ever.
@@ -110,6 +118,7 @@ impl Waiting {
     fn new(limit_max: usize, pace: &Pace) -> Self {
         Self {
             callers: Mutex::default(),
+            count: AtomicUsize::new(0),
             limit: AtomicUsize::new(pace.limit().min(limit_max)),
             limit_max,
         }
@@ -119,31 +128,62 @@ impl Waiting {
         self.limit.store(limit.min(self.limit_max), Ordering::Relaxed);
     }
 
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// Whether as many wait as may.
-    fn is_full(&self, callers: &HashMap<u128, oneshot::Sender<Outcome>>) -> bool {
-        callers.len() >= self.limit.load(Ordering::Relaxed)
+    fn is_full(&self) -> bool {
+        self.count() >= self.limit.load(Ordering::Relaxed)
     }
 
     /// Takes a caller on, unless too many wait.
     fn admit(&self, correlation: u128, answer: oneshot::Sender<Outcome>) -> bool {
         let mut callers = self.lock();
-        let room = !self.is_full(&callers);
+        let room = !self.is_full();
         if room {
             callers.insert(correlation, answer);
+            self.count.store(callers.len(), Ordering::Relaxed);
         }
         room
     }
 
+    /// Takes a caller off. None: it gave up, or was answered; a reply may come twice.
+    fn take(&self, correlation: u128) -> Option<oneshot::Sender<Outcome>> {
+        let mut callers = self.lock();
+        let caller = callers.remove(&correlation);
+        self.count.store(callers.len(), Ordering::Relaxed);
+        caller
+    }
+
     fn finish(&self, correlation: u128, outcome: Outcome) {
-        let waiter = self.lock().remove(&correlation);
-        // None: the caller gave up, or the reply came twice. Both are harmless.
-        if let Some(waiter) = waiter {
-            let _gone = waiter.send(outcome);
+        if let Some(caller) = self.take(correlation) {
+            let _gone = caller.send(outcome);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, oneshot::Sender<Outcome>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, oneshot::Sender<Outcome>, BuildHasherDefault<Random>>> {
         self.callers.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+/// Hashes what is random already: correlations are made here, by a generator that nobody can guess.
+#[derive(Debug, Default)]
+struct Random(u64);
+
+impl Hasher for Random {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, number: u128) {
+        self.0 = u64::try_from(number & u128::from(u64::MAX)).expect("its lower half");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -155,14 +195,15 @@ struct Outgoing {
 }
 
 /// Takes a caller off the list when its future is dropped.
-struct Place<'a> {
-    waiting: &'a Waiting,
+struct Place {
+    waiting: Arc<Waiting>,
     correlation: u128,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.waiting.lock().remove(&self.correlation);
+        // Who was answered is off it already.
+        self.waiting.take(self.correlation);
     }
 }
 
@@ -197,16 +238,39 @@ impl<L: CallLists> Caller<L> {
     /// How many calls wait for a reply.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.waiting.lock().len()
+        self.waiting.count()
     }
 }
 
 impl<L: CallLists + Sync> Calls for Caller<L> {
-    async fn call(&self, mut request: Request, deadline: Instant) -> Outcome {
+    fn call(&self, request: Request, deadline: Instant) -> impl Future<Output = Outcome> + Send {
+        // Here and not in the future, which would keep the request for as long as the answer takes.
+        let admitted = self.admit(request);
+        let outgoing = self.outgoing.clone();
+        async move {
+            let (place, message, answered) = admitted?;
+            hand_over(&outgoing, message, deadline).await?;
+            let outcome = tokio::time::timeout_at(deadline, answered).await;
+            drop(place);
+            match outcome {
+                Ok(Ok(outcome)) => outcome,
+                // The sender is dropped only at shutdown; the request may stand in the queue.
+                Ok(Err(_)) | Err(_) => Err(CallError::UnknownOutcome),
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.is_full()
+    }
+}
+
+impl<L: CallLists> Caller<L> {
+    /// Writes a request as it is sent, and takes its caller on.
+    fn admit(&self, mut request: Request) -> Result<(Place, Outgoing, oneshot::Receiver<Outcome>), CallError> {
         let correlation = self.lists.fresh_id().as_u128();
-        request.correlation_id = correlation.to_be_bytes().to_vec().into();
+        request.correlation_id = Bytes::copy_from_slice(&correlation.to_be_bytes());
         request.reply_to = self.reply_to.to_string();
-        let shard = request.shard;
         let encoded = request.encode_to_vec();
         if encoded.len() > REQUEST_BYTES_MAX {
             return Err(CallError::NotAccepted(NotAccepted::TooLarge));
@@ -215,35 +279,32 @@ impl<L: CallLists + Sync> Calls for Caller<L> {
         if !self.waiting.admit(correlation, answer) {
             return Err(CallError::NotAccepted(NotAccepted::InFlightFull));
         }
-        let _place = Place {
-            waiting: &self.waiting,
+        let place = Place {
+            waiting: Arc::clone(&self.waiting),
             correlation,
         };
-        // A full channel means that pushing is slow: waiting here is waiting for acceptance, so it ends well before the deadline.
-        let patience = deadline.min(Instant::now() + Duration::from_millis(500));
-        match tokio::time::timeout_at(
-            patience,
-            self.outgoing.send(Outgoing {
-                shard,
-                correlation,
-                encoded,
-            }),
-        )
-        .await
-        {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(CallError::NotAccepted(NotAccepted::BusAway)),
-            Err(_) => return Err(CallError::NotAccepted(NotAccepted::QueueFull)),
-        }
-        match tokio::time::timeout_at(deadline, answered).await {
-            Ok(Ok(outcome)) => outcome,
-            // The sender is dropped only at shutdown; the request may stand in the queue.
-            Ok(Err(_)) | Err(_) => Err(CallError::UnknownOutcome),
-        }
+        let outgoing = Outgoing {
+            shard: request.shard,
+            correlation,
+            encoded,
+        };
+        Ok((place, outgoing, answered))
     }
+}
 
-    fn is_full(&self) -> bool {
-        self.waiting.is_full(&self.waiting.lock())
+/// Hands a message to the task that pushes.
+async fn hand_over(to: &mpsc::Sender<Outgoing>, message: Outgoing, deadline: Instant) -> Result<(), CallError> {
+    let message = match to.try_send(message) {
+        Ok(()) => return Ok(()),
+        Err(TrySendError::Closed(_)) => return Err(CallError::NotAccepted(NotAccepted::BusAway)),
+        Err(TrySendError::Full(message)) => message,
+    };
+    // Pushing is slow: waiting here is waiting for acceptance, so it ends well before the deadline.
+    let patience = deadline.min(Instant::now() + HAND_OVER_MAX);
+    match tokio::time::timeout_at(patience, to.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(CallError::NotAccepted(NotAccepted::BusAway)),
+        Err(_) => Err(CallError::NotAccepted(NotAccepted::QueueFull)),
     }
 }
 
@@ -331,7 +392,7 @@ async fn pop_replies(mut lists: impl CallLists, reply_to: String, waiting: Arc<W
             waiting.allow(limit);
         }
         for encoded in replies {
-            let Ok(reply) = Reply::decode(encoded.as_slice()) else {
+            let Ok(reply) = Reply::decode(Bytes::from(encoded)) else {
                 tracing::warn!("reply list: a message that is no reply");
                 continue;
             };

@@ -126,6 +126,7 @@ impl EventReader {
                 positions: vec![None; keys.len()],
                 keys,
                 backoff: Backoff::store(),
+                failed: false,
             };
             *first += lane.keys.len();
             Some(lane.next().boxed())
@@ -168,27 +169,31 @@ struct Lane {
     keys: Vec<String>,
     positions: Vec<Option<u64>>,
     backoff: Backoff,
+    /// The last try did.
+    failed: bool,
 }
 
 impl Lane {
     async fn next(mut self) -> (Self, Vec<ShardEvents>) {
-        let events = match self.read().await {
-            Ok(events) => {
-                self.backoff.reset();
-                events
-            }
-            Err(error) => {
-                tracing::warn!(%error, "event streams: read failed, connecting again");
-                self.connection = None;
-                self.backoff.wait().await;
-                Vec::new()
-            }
-        };
+        // Before the next try and not after one that failed: that it failed is news.
+        if self.failed {
+            self.backoff.wait().await;
+        }
+        let events = self.read().await;
+        self.failed = events.is_err();
+        let events = events.unwrap_or_else(|error| {
+            tracing::warn!(%error, "event streams: read failed, connecting again");
+            self.connection = None;
+            Vec::new()
+        });
+        if !self.failed {
+            self.backoff.reset();
+        }
         (self, events)
     }
 
     async fn read(&mut self) -> Result<Vec<ShardEvents>, BusError> {
-        if self.connection.is_none() {
+        let Some(connection) = &mut self.connection else {
             let first = self.keys.first().map_or("", String::as_str);
             let mut connection = self.redis.blocking(first).await?;
             for (key, position) in self.keys.iter().zip(&mut self.positions) {
@@ -198,8 +203,9 @@ impl Lane {
                 *position = Some(position.map_or(last, |ours| ours.min(last)));
             }
             self.connection = Some(connection);
-        }
-        let connection = self.connection.as_mut().expect("set above");
+            // Where they stand is news: somebody may wait for it.
+            return Ok(Vec::new());
+        };
         let ids: Vec<String> = self
             .positions
             .iter()

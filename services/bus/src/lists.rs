@@ -75,8 +75,11 @@ impl RedisLists {
 impl Clone for RedisLists {
     fn clone(&self) -> Self {
         Self {
+            redis: self.redis.clone(),
+            commands: None,
             nodes: Arc::clone(&self.nodes),
-            ..Self::new(self.redis.clone())
+            blocking: None,
+            admit: self.admit.clone(),
         }
     }
 }
@@ -90,16 +93,13 @@ impl RedisLists {
     }
 }
 
-/// Pushes as many as the cap leaves room for, if somebody leads: -1 for nobody, else how many were pushed.
+/// Pushes as many as the cap leaves room for, if somebody leads: -1 for nobody, else how many were pushed. In one command: one for each
+/// request cost Redis twice as much. (Lua hands over some thousands of arguments at once; [`crate::call`] pushes some hundreds.)
 const ADMIT_AND_PUSH: &str = r"
 if redis.call('EXISTS', KEYS[2]) == 0 then return -1 end
 local room = tonumber(ARGV[1]) - redis.call('LLEN', KEYS[1])
-local pushed = 0
-for i = 2, #ARGV do
-  if pushed >= room then break end
-  redis.call('RPUSH', KEYS[1], ARGV[i])
-  pushed = pushed + 1
-end
+local pushed = math.max(0, math.min(room, #ARGV - 1))
+if pushed > 0 then redis.call('RPUSH', KEYS[1], unpack(ARGV, 2, pushed + 1)) end
 return pushed
 ";
 

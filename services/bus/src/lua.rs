@@ -2,6 +2,8 @@
 //!
 //! By its text and not by loading it first: loading goes to every node of a cluster, also to one that is down just now.
 
+use std::sync::Arc;
+
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
 
 use crate::connect::Commands;
@@ -10,14 +12,14 @@ use crate::connect::Commands;
 #[derive(Clone, Debug)]
 pub(crate) struct Lua {
     text: &'static str,
-    hash: String,
+    hash: Arc<str>,
 }
 
 impl Lua {
     pub(crate) fn new(text: &'static str) -> Self {
         Self {
             text,
-            hash: redis::Script::new(text).get_hash().to_owned(),
+            hash: redis::Script::new(text).get_hash().into(),
         }
     }
 

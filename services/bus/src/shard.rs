@@ -159,14 +159,15 @@ async fn watch_queue(redis: Redis, requests: String, bell: Arc<Bell>) {
     }
 }
 
-/// Compares all elements with the head of the list and cuts them off, or does nothing.
+/// Cuts so many elements off the head of the list if the first and the last of them are those that were processed, or does nothing.
+///
+/// That compares all of them: each carries a correlation that nobody had before, and a queue is pushed to at its end and cut at its
+/// front alone. What a server that crashed forgot are the newest pushes, so where the last one still stands, so do those before it.
 const COMPARE_AND_TRIM: &str = r"
-local head = redis.call('LRANGE', KEYS[1], 0, #ARGV - 1)
-if #head ~= #ARGV then return 0 end
-for i = 1, #ARGV do
-  if head[i] ~= ARGV[i] then return 0 end
-end
-redis.call('LTRIM', KEYS[1], #ARGV, -1)
+local count = tonumber(ARGV[1])
+if redis.call('LINDEX', KEYS[1], 0) ~= ARGV[2] then return 0 end
+if redis.call('LINDEX', KEYS[1], count - 1) ~= ARGV[3] then return 0 end
+redis.call('LTRIM', KEYS[1], count, -1)
 return 1
 ";
 
@@ -190,11 +191,13 @@ impl ShardBus for RedisShardBus {
     }
 
     async fn trim(&self, processed: &[Incoming]) -> Result<bool, BusError> {
-        if processed.is_empty() {
+        let (Some(first), Some(last)) = (processed.first(), processed.last()) else {
             return Ok(true);
-        }
+        };
+        let count = processed.len().to_string();
+        let arguments = [count.as_bytes(), first, last];
         let mut connection = self.connection.clone();
-        let done: i64 = self.trim.run(&mut connection, &[&self.requests], processed).await?;
+        let done: i64 = self.trim.run(&mut connection, &[&self.requests], &arguments).await?;
         Ok(done == 1)
     }
 

@@ -59,6 +59,58 @@ async fn an_engine_that_leaves_hides_its_own_presence_and_not_its_successors() {
     assert!(!is_led(&redis).await);
 }
 
+/// A connection of the test's own.
+async fn plain(server: &PrivateRedis) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(server.url()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+/// Puts messages at the end of shard 0's queue, as a caller does.
+async fn push(server: &PrivateRedis, messages: &[&'static [u8]]) {
+    let mut plain = plain(server).await;
+    for message in messages {
+        let _: () = redis::cmd("RPUSH")
+            .arg("{s0}:requests")
+            .arg(*message)
+            .query_async(&mut plain)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn exactly_what_was_processed_is_trimmed_or_nothing() {
+    let server = PrivateRedis::start().await;
+    let redis = Redis::open(&server.url()).unwrap();
+    let (mut first, second) = (shard(&redis).await, shard(&redis).await);
+    push(&server, &[b"a", b"b", b"c", b"d"]).await;
+    let seen = first.peek(0, 3).await.unwrap();
+    assert!(first.trim(&seen[..2]).await.unwrap());
+    assert!(
+        !second.trim(&seen[..2]).await.unwrap(),
+        "the other engine was there first"
+    );
+    assert!(!second.trim(&seen).await.unwrap(), "and its place is gone");
+    assert_eq!(first.peek(0, 9).await.unwrap(), ["c", "d"]);
+    // Redis crashes, forgets the newest push, and takes another.
+    let seen = first.peek(0, 2).await.unwrap();
+    let mut plain = plain(&server).await;
+    let _: () = redis::cmd("RPOP")
+        .arg("{s0}:requests")
+        .query_async(&mut plain)
+        .await
+        .unwrap();
+    push(&server, &[b"e"]).await;
+    assert!(
+        !first.trim(&seen).await.unwrap(),
+        "the second is not what was processed"
+    );
+    assert_eq!(first.peek(0, 9).await.unwrap(), ["c", "e"]);
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut plain).await.unwrap();
+    assert!(!first.trim(&seen).await.unwrap(), "nothing is there");
+    assert!(first.trim(&[]).await.unwrap());
+}
+
 #[tokio::test]
 async fn a_row_published_twice_is_read_once_and_as_it_was() {
     let server = PrivateRedis::start().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -122,6 +123,36 @@ impl Signals {
             _ = self.terminate.recv() => "terminate",
             _ = self.hangup.recv() => "hang-up",
         }
+    }
+}
+
+/// Runs a role on a thread of its own that runs nothing else. What its tasks hand to each other stays in one core's caches, memory is freed
+/// where it was taken, and one wakes another without a system call: a gateway needs a third less processor time so. Dropped, it ends.
+pub(crate) async fn alone<T, F>(name: &str, work: F) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let dropped = CancellationToken::new();
+    let _dropped = dropped.clone().drop_guard();
+    let (tell, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(move || {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(dropped.run_until_cancelled(work)))
+        }));
+        // Nobody hears it who does not wait for it.
+        let _unheard = tell.send(ended);
+    });
+    let ended: std::thread::Result<std::io::Result<Option<T>>> = match spawned {
+        Ok(_) => told.await.expect("it is told whatever happens"),
+        Err(error) => Ok(Err(error)),
+    };
+    match ended {
+        Ok(Ok(ended)) => ended.expect("it is cancelled only when nobody waits any more"),
+        Ok(Err(error)) => panic!("no thread for the {name}: {error}"),
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::quote_hub::tests::entry;
 use super::*;
 use crate::auth::{Identity, Scope};
+use crate::gates::Mark;
 use crate::server::Front;
 
 /// Knows what can be traded, and nothing else.
@@ -57,7 +58,13 @@ fn room() -> Arc<Room<Lists>> {
 fn watch(room: &Arc<Room<Lists>>, symbols: &[&str], interval: Duration) -> Messages<StreamQuotesResponse> {
     let mut request = tonic::Request::new(());
     let identity = Identity::sample(&["demo"], "view");
-    request.extensions_mut().insert(Arc::new(identity));
+    let mark = Mark {
+        arrived: std::time::Instant::now(),
+        traceparent: "".into(),
+    };
+    request
+        .extensions_mut()
+        .insert(Call::new(Arc::new(identity), None, mark));
     let call = Call::of(&request, Scope::View).unwrap();
     let symbols = symbols.iter().map(|&it| it.to_owned()).collect();
     open(Arc::clone(room), call, symbols, interval).unwrap()

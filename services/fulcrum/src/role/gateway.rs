@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::token::IssueSettings;
 use crate::failure::Failure;
-use crate::process::{Frame, Stage};
+use crate::process::{self, Frame, Stage};
 use crate::settings::{DatabaseSettings, OpsSettings, ParentSettings, RedisSettings, TelemetrySettings, duration};
 use crate::{keys, probe};
 
@@ -319,15 +319,19 @@ pub(crate) async fn serve(
     stage: Stage,
     bound: Option<oneshot::Sender<SocketAddr>>,
 ) -> Result<(), Failure> {
-    let gateway = Gateway::bind(settings.config(listen, keys, redis, database)?).await?;
-    let address = gateway.local_addr();
-    tracing::info!(%address, "the gateway listens");
-    if let Some(bound) = bound {
-        let _unheard = bound.send(address);
-    }
-    let watching = probe::gateway(stage.board.clone(), gateway.readiness(), address);
-    let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
-    Ok(gateway.serve(stage.shutdown).await?)
+    let (settings, redis, database) = (settings.clone(), redis.to_owned(), database.to_owned());
+    process::alone("gateway", async move {
+        let gateway = Gateway::bind(settings.config(listen, keys, &redis, &database)?).await?;
+        let address = gateway.local_addr();
+        tracing::info!(%address, "the gateway listens");
+        if let Some(bound) = bound {
+            let _unheard = bound.send(address);
+        }
+        let watching = probe::gateway(stage.board.clone(), gateway.readiness(), address);
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
+        Ok(gateway.serve(stage.shutdown).await?)
+    })
+    .await
 }
 
 #[cfg(test)]
