@@ -10,10 +10,11 @@
 //!
 //! Everything but the candles can be made again: [`rebuild`]; and held against the journal: [`verify`].
 //!
-//! Reading order: `rows` (what the tables hold), `expand` (journal to rows, pure), `store` (rows to tables), `run` (the loop), then
-//! `candles` and `imbalance`.
+//! Reading order: `rows` (what the tables hold), `expand` (journal to rows, pure), `store` and
+//! `copy` (rows to tables), `run` (the loop), then `candles` and `imbalance`.
 
 mod candles;
+mod copy;
 mod error;
 mod expand;
 mod house;

@@ -1,5 +1,6 @@
 //! The loop: look which shards have moved, expand a stretch of each in one transaction, look again.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bus::backoff::Backoff;
@@ -12,9 +13,13 @@ use crate::metrics::Metrics;
 use crate::rows::Stretch;
 use crate::store::{self, Committed, Position};
 
-/// After work the next look comes this many times sooner than an idle one. Looking at once would make many small transactions of what
-/// could be a few.
+/// After little work the next look comes this many times sooner than an idle one, so that whoever reads his own trade hardly waits.
 const SOONER: u32 = 5;
+/// Entries of one look that are much: the engine is busy, and a transaction costs the database it writes to as much as many rows do.
+/// So a few large stretches are taken instead of many small ones.
+const MUCH: i64 = 32;
+/// Longest wait for the round that is under way when the recorder is told to stop.
+const LAST_ROUND_MAX: Duration = Duration::from_secs(2);
 
 /// Expands the journal until told to stop.
 pub(crate) async fn follow(
@@ -26,18 +31,23 @@ pub(crate) async fn follow(
     let mut backoff = Backoff::store();
     let mut idle = poll;
     loop {
-        // Stopping in the middle of a transaction leaves nothing behind.
+        // Dropped in the middle of a transaction it leaves nothing behind but a connection that is of no use: what is being copied cannot
+        // be taken back in order. So it may finish, for a while.
+        let mut round = pin!(round(pool, metrics));
         let looked = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            looked = round(pool, metrics) => looked,
+            () = shutdown.cancelled() => {
+                let _ = tokio::time::timeout(LAST_ROUND_MAX, round).await;
+                return Ok(());
+            }
+            looked = &mut round => looked,
         };
         let pause = match looked {
             Ok(round) => {
                 backoff.reset();
-                idle = if round.moved {
-                    poll / SOONER
-                } else {
-                    (idle * 2).min(poll)
+                idle = match round.entries {
+                    0 => (idle * 2).min(poll),
+                    1..MUCH => poll / SOONER,
+                    _ => poll,
                 };
                 if round.more { Duration::ZERO } else { idle }
             }
@@ -96,8 +106,8 @@ pub(crate) fn patience(error: RecorderError, backoff: &mut Backoff) -> Result<Du
 /// What one look came to.
 #[derive(Debug, Default)]
 struct Round {
-    /// Something was expanded.
-    moved: bool,
+    /// Entries expanded.
+    entries: i64,
     /// A shard has more than was taken at once.
     more: bool,
 }
@@ -113,26 +123,18 @@ async fn round(pool: &PgPool, metrics: &Metrics) -> Result<Round, RecorderError>
         return Ok(Round::default());
     }
     let Some(stretches) = stretches(pool, &behind).await? else {
-        return Ok(Round {
-            moved: false,
-            more: true,
-        });
+        return Ok(Round { entries: 0, more: true });
     };
     if store::commit(pool, &stretches).await? == Committed::Overtaken {
-        return Ok(Round {
-            moved: false,
-            more: true,
-        });
+        return Ok(Round { entries: 0, more: true });
     }
-    let mut round = Round {
-        moved: true,
-        more: false,
-    };
+    let mut round = Round::default();
     for (position, Stretch { expansion, .. }) in behind.iter().zip(&stretches) {
         metrics.lag(position.shard, (position.head - expansion.last_seq).max(0));
-        metrics.expanded(expansion.last_seq - position.cursor);
+        round.entries += expansion.last_seq - position.cursor;
         round.more |= expansion.last_seq < position.head;
     }
+    metrics.expanded(round.entries);
     Ok(round)
 }
 

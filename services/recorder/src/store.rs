@@ -2,12 +2,15 @@
 //!
 //! The cursors come first because their rows are the locks: a second recorder waits there, finds them moved, and never gets to insert
 //! rows that the first one has inserted. So a row that is there already is a fault and never a race. All shards together, because a
-//! statement costs more than a row: sixteen small transactions would cost the database more than the engine's commits do.
+//! statement costs more than a row: sixteen small transactions would cost the database more than the engine's commits do. What is new is
+//! copied; an INSERT of the same rows costs the database more than twice as much.
 
-use rust_decimal::Decimal;
+use std::collections::HashMap;
+
 use sqlx::postgres::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
+use crate::copy::{Exact, Rows};
 use crate::error::RecorderError;
 use crate::rows::{Expansion, JournalRow, LedgerRow, OperationRow, PriceRow, Stretch, TradeRow};
 
@@ -100,7 +103,11 @@ pub(crate) async fn commit(pool: &PgPool, stretches: &[Stretch]) -> Result<Commi
         transaction.rollback().await?;
         return Ok(Committed::Overtaken);
     }
-    insert_operations(&mut transaction, &of_shards(stretches, |it| it.operations.iter())).await?;
+    let operations = of_shards(stretches, |it| it.operations.iter());
+    if let Err(error) = insert_operations(&mut transaction, &operations).await {
+        transaction.rollback().await?;
+        return Err(executed_twice(pool, &operations).await?.unwrap_or(error));
+    }
     insert_trades(&mut transaction, &of_shards(stretches, |it| it.trades.opened())).await?;
     update_trades(&mut transaction, &of_shards(stretches, |it| it.trades.changed())).await?;
     insert_ledger(&mut transaction, &of_shards(stretches, |it| it.ledger.iter())).await?;
@@ -123,91 +130,99 @@ where
         .collect()
 }
 
-/// One column of many rows. Decimals go as text: the driver's own form would make `0.00` a bare `0`.
+/// One column of many rows.
 fn column<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 
-/// Inserts the operations, or finds out which one was executed twice: a shard refuses what it has executed, and the key is there to
-/// catch one that did not. One id on two shards is two operations.
 async fn insert_operations(connection: &mut PgConnection, rows: &[Of<'_, OperationRow>]) -> Result<(), RecorderError> {
-    if rows.is_empty() {
-        return Ok(());
+    let sql =
+        "COPY operations (shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result)
+               FROM STDIN (FORMAT BINARY)";
+    let mut new = Rows::new();
+    for (shard, row) in rows {
+        new.add(&[
+            shard,
+            &row.principal,
+            &row.request_id,
+            &row.account_id,
+            &row.seq,
+            &row.kind,
+            &row.done_at,
+            &row.record,
+            &row.epoch,
+            &row.refusal,
+            &row.result,
+        ]);
     }
-    let sql = "INSERT INTO operations (shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result)
-               SELECT shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result
-               FROM unnest($1::int[], $2::text[], $3::uuid[], $4::text[], $5::bigint[], $6::smallint[], $7::timestamptz[], $8::bytea[],
-                    $9::bigint[], $10::text[], $11::bytea[])
-                    AS new (shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result)
-               ON CONFLICT DO NOTHING";
-    let inserted = sqlx::query(sql)
-        .bind(column(rows, |(shard, _)| *shard))
-        .bind(column(rows, |(_, row)| row.principal.as_str()))
-        .bind(column(rows, |(_, row)| row.request_id))
-        .bind(column(rows, |(_, row)| row.account_id.as_str()))
-        .bind(column(rows, |(_, row)| row.seq))
-        .bind(column(rows, |(_, row)| row.kind))
-        .bind(column(rows, |(_, row)| row.done_at))
-        .bind(column(rows, |(_, row)| row.record.as_slice()))
-        .bind(column(rows, |(_, row)| row.epoch))
-        .bind(column(rows, |(_, row)| row.refusal))
-        .bind(column(rows, |(_, row)| row.result.as_slice()))
-        .execute(&mut *connection)
-        .await?;
-    if inserted.rows_affected() == rows.len() as u64 {
-        return Ok(());
+    Ok(new.copy(connection, sql).await?)
+}
+
+/// Finds out which of these operations was executed twice, if it was that for which they were refused: a shard refuses what it has
+/// executed, and the key is there to catch one that did not. One id on two shards is two operations.
+async fn executed_twice(pool: &PgPool, rows: &[Of<'_, OperationRow>]) -> Result<Option<RecorderError>, RecorderError> {
+    let twice = |shard, principal: &str, request_id, first, second| RecorderError::ExecutedTwice {
+        shard,
+        principal: principal.to_owned(),
+        request_id,
+        first,
+        second,
+    };
+    let mut known = HashMap::new();
+    for (shard, row) in rows {
+        if let Some(first) = known.insert((*shard, row.principal.as_str(), row.request_id), row.seq) {
+            return Ok(Some(twice(*shard, &row.principal, row.request_id, first, row.seq)));
+        }
     }
     let sql = "SELECT shard, principal, request_id, old.seq, new.seq
                FROM unnest($1::int[], $2::text[], $3::uuid[], $4::bigint[]) AS new (shard, principal, request_id, seq)
                JOIN operations old USING (shard, principal, request_id)
                WHERE old.seq <> new.seq ORDER BY new.seq LIMIT 1";
-    let (shard, principal, request_id, first, second): (i32, String, Uuid, i64, i64) = sqlx::query_as(sql)
+    let found: Option<(i32, String, Uuid, i64, i64)> = sqlx::query_as(sql)
         .bind(column(rows, |(shard, _)| *shard))
         .bind(column(rows, |(_, row)| row.principal.as_str()))
         .bind(column(rows, |(_, row)| row.request_id))
         .bind(column(rows, |(_, row)| row.seq))
-        .fetch_one(&mut *connection)
+        .fetch_optional(pool)
         .await?;
-    Err(RecorderError::ExecutedTwice {
-        shard,
-        principal,
-        request_id,
-        first,
-        second,
-    })
+    Ok(found.map(|(shard, principal, request_id, first, second)| twice(shard, &principal, request_id, first, second)))
 }
 
 async fn insert_trades(connection: &mut PgConnection, rows: &[Of<'_, TradeRow>]) -> Result<(), RecorderError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let sql = "INSERT INTO trades (shard, number, account_id, symbol, side, status, quantity, opened_quantity, entry_price, leverage,
+    let sql = "COPY trades (shard, number, account_id, symbol, side, status, quantity, opened_quantity, entry_price, leverage,
                    currency_code, margin, stop_loss_price, take_profit_price, liquidation_price, opened_at, closed_at, close_price,
                    close_reason, realised_profit, commission, opened_seq, seq, quote)
-               SELECT shard, number, account_id, symbol, side, status, quantity, opened_quantity, entry_price, leverage,
-                   currency_code, margin, stop_loss_price, take_profit_price, liquidation_price, opened_at, closed_at, close_price,
-                   coalesce(close_reason, 0), realised_profit, commission, opened_seq, seq, quote
-               FROM unnest($1::int[], $2::bigint[], $3::smallint[], $4::text[]::numeric[], $5::text[]::numeric[], $6::text[]::numeric[], $7::text[]::numeric[], $8::text[]::numeric[],
-                    $9::timestamptz[], $10::text[]::numeric[], $11::smallint[], $12::text[]::numeric[], $13::text[]::numeric[], $14::bigint[], $15::bytea[],
-                    $16::text[], $17::text[], $18::smallint[], $19::text[]::numeric[], $20::text[]::numeric[], $21::text[]::numeric[], $22::text[],
-                    $23::timestamptz[], $24::bigint[])
-                    AS new (shard, number, status, quantity, margin, stop_loss_price, take_profit_price, liquidation_price,
-                    closed_at, close_price, close_reason, realised_profit, commission, seq, quote,
-                    account_id, symbol, side, opened_quantity, entry_price, leverage, currency_code,
-                    opened_at, opened_seq)";
-    bind_changing(sqlx::query(sql), rows)
-        .bind(column(rows, |(_, row)| row.account_id.as_str()))
-        .bind(column(rows, |(_, row)| row.symbol.as_str()))
-        .bind(column(rows, |(_, row)| row.side))
-        .bind(column(rows, |(_, row)| row.opened_quantity.to_string()))
-        .bind(column(rows, |(_, row)| row.entry_price.to_string()))
-        .bind(column(rows, |(_, row)| row.leverage.to_string()))
-        .bind(column(rows, |(_, row)| row.currency_code.as_str()))
-        .bind(column(rows, |(_, row)| row.opened_at))
-        .bind(column(rows, |(_, row)| row.opened_seq))
-        .execute(connection)
-        .await?;
-    Ok(())
+               FROM STDIN (FORMAT BINARY)";
+    let mut new = Rows::new();
+    for (shard, row) in rows {
+        new.add(&[
+            shard,
+            &row.number,
+            &row.account_id,
+            &row.symbol,
+            &row.side,
+            &row.status,
+            &row.quantity,
+            &row.opened_quantity,
+            &row.entry_price,
+            &row.leverage,
+            &row.currency_code,
+            &row.margin,
+            &row.stop_loss_price,
+            &row.take_profit_price,
+            &row.liquidation_price,
+            &row.opened_at,
+            &row.closed_at,
+            &row.close.as_ref().map(|close| close.price),
+            &row.close.as_ref().map_or(0, |close| close.reason),
+            &row.realised_profit,
+            &row.commission,
+            &row.opened_seq,
+            &row.seq,
+            &row.quote,
+        ]);
+    }
+    Ok(new.copy(connection, sql).await?)
 }
 
 async fn update_trades(connection: &mut PgConnection, rows: &[Of<'_, TradeRow>]) -> Result<(), RecorderError> {
@@ -220,12 +235,31 @@ async fn update_trades(connection: &mut PgConnection, rows: &[Of<'_, TradeRow>])
                    close_price = coalesce(new.close_price, trades.close_price),
                    close_reason = coalesce(new.close_reason, trades.close_reason), realised_profit = new.realised_profit,
                    commission = new.commission, seq = new.seq, quote = coalesce(new.quote, trades.quote)
-               FROM unnest($1::int[], $2::bigint[], $3::smallint[], $4::text[]::numeric[], $5::text[]::numeric[], $6::text[]::numeric[], $7::text[]::numeric[], $8::text[]::numeric[],
-                    $9::timestamptz[], $10::text[]::numeric[], $11::smallint[], $12::text[]::numeric[], $13::text[]::numeric[], $14::bigint[], $15::bytea[])
+               FROM unnest($1::int[], $2::bigint[], $3::smallint[], $4::numeric[], $5::numeric[], $6::numeric[], $7::numeric[], $8::numeric[],
+                    $9::timestamptz[], $10::numeric[], $11::smallint[], $12::numeric[], $13::numeric[], $14::bigint[], $15::bytea[])
                     AS new (shard, number, status, quantity, margin, stop_loss_price, take_profit_price, liquidation_price,
                     closed_at, close_price, close_reason, realised_profit, commission, seq, quote)
                WHERE trades.shard = new.shard AND trades.number = new.number";
-    let updated = bind_changing(sqlx::query(sql), rows).execute(&mut *connection).await?;
+    let updated = sqlx::query(sql)
+        .bind(column(rows, |(shard, _)| *shard))
+        .bind(column(rows, |(_, row)| row.number))
+        .bind(column(rows, |(_, row)| row.status))
+        .bind(column(rows, |(_, row)| Exact(row.quantity)))
+        .bind(column(rows, |(_, row)| Exact(row.margin)))
+        .bind(column(rows, |(_, row)| row.stop_loss_price.map(Exact)))
+        .bind(column(rows, |(_, row)| row.take_profit_price.map(Exact)))
+        .bind(column(rows, |(_, row)| row.liquidation_price.map(Exact)))
+        .bind(column(rows, |(_, row)| row.closed_at))
+        .bind(column(rows, |(_, row)| {
+            row.close.as_ref().map(|close| Exact(close.price))
+        }))
+        .bind(column(rows, |(_, row)| row.close.as_ref().map(|close| close.reason)))
+        .bind(column(rows, |(_, row)| Exact(row.realised_profit)))
+        .bind(column(rows, |(_, row)| Exact(row.commission)))
+        .bind(column(rows, |(_, row)| row.seq))
+        .bind(column(rows, |(_, row)| row.quote.as_deref()))
+        .execute(&mut *connection)
+        .await?;
     if updated.rows_affected() == rows.len() as u64 {
         return Ok(());
     }
@@ -240,95 +274,53 @@ async fn update_trades(connection: &mut PgConnection, rows: &[Of<'_, TradeRow>])
     Err(RecorderError::TradeUnknown { shard, number })
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
-
-/// Binds, as $1 to $15, the key and the columns that change in a trade's life.
-fn bind_changing<'q>(query: Query<'q>, rows: &'q [Of<'q, TradeRow>]) -> Query<'q> {
-    query
-        .bind(column(rows, |(shard, _)| *shard))
-        .bind(column(rows, |(_, row)| row.number))
-        .bind(column(rows, |(_, row)| row.status))
-        .bind(column(rows, |(_, row)| row.quantity.to_string()))
-        .bind(column(rows, |(_, row)| row.margin.to_string()))
-        .bind(column(rows, |(_, row)| {
-            row.stop_loss_price.as_ref().map(Decimal::to_string)
-        }))
-        .bind(column(rows, |(_, row)| {
-            row.take_profit_price.as_ref().map(Decimal::to_string)
-        }))
-        .bind(column(rows, |(_, row)| {
-            row.liquidation_price.as_ref().map(Decimal::to_string)
-        }))
-        .bind(column(rows, |(_, row)| row.closed_at))
-        .bind(column(rows, |(_, row)| {
-            row.close.as_ref().map(|close| close.price.to_string())
-        }))
-        .bind(column(rows, |(_, row)| row.close.as_ref().map(|close| close.reason)))
-        .bind(column(rows, |(_, row)| row.realised_profit.to_string()))
-        .bind(column(rows, |(_, row)| row.commission.to_string()))
-        .bind(column(rows, |(_, row)| row.seq))
-        .bind(column(rows, |(_, row)| row.quote.as_deref()))
-}
-
 async fn insert_ledger(connection: &mut PgConnection, rows: &[Of<'_, LedgerRow>]) -> Result<(), RecorderError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let sql = "INSERT INTO ledger_entries (shard, seq, line, event, kind, account_id, ledger_account, currency_code, amount, booked_at,
+    let sql = "COPY ledger_entries (shard, seq, line, event, kind, account_id, ledger_account, currency_code, amount, booked_at,
                    trade_number, request_id)
-               SELECT shard, seq, line, event, kind, account_id, ledger_account, currency_code, amount, booked_at,
-                   trade_number, request_id
-               FROM unnest($1::int[], $2::bigint[], $3::integer[], $4::integer[], $5::text[], $6::text[], $7::smallint[], $8::text[], $9::text[]::numeric[],
-                    $10::timestamptz[], $11::bigint[], $12::uuid[])
-                    AS new (shard, seq, line, event, kind, account_id, ledger_account, currency_code, amount, booked_at,
-                    trade_number, request_id)";
-    sqlx::query(sql)
-        .bind(column(rows, |(shard, _)| *shard))
-        .bind(column(rows, |(_, row)| row.seq))
-        .bind(column(rows, |(_, row)| row.line))
-        .bind(column(rows, |(_, row)| row.event))
-        .bind(column(rows, |(_, row)| row.kind))
-        .bind(column(rows, |(_, row)| row.account_id.as_str()))
-        .bind(column(rows, |(_, row)| row.ledger_account))
-        .bind(column(rows, |(_, row)| row.currency_code.as_str()))
-        .bind(column(rows, |(_, row)| row.amount.to_string()))
-        .bind(column(rows, |(_, row)| row.booked_at))
-        .bind(column(rows, |(_, row)| row.trade_number))
-        .bind(column(rows, |(_, row)| row.request_id))
-        .execute(connection)
-        .await?;
-    Ok(())
+               FROM STDIN (FORMAT BINARY)";
+    let mut new = Rows::new();
+    for (shard, row) in rows {
+        new.add(&[
+            shard,
+            &row.seq,
+            &row.line,
+            &row.event,
+            &row.kind,
+            &row.account_id,
+            &row.ledger_account,
+            &row.currency_code,
+            &row.amount,
+            &row.booked_at,
+            &row.trade_number,
+            &row.request_id,
+        ]);
+    }
+    Ok(new.copy(connection, sql).await?)
 }
 
 async fn insert_prices(connection: &mut PgConnection, rows: &[Of<'_, PriceRow>]) -> Result<(), RecorderError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let sql = "INSERT INTO prices_used (shard, seq, event, trade_number, kind, symbol, price, bid, ask, venue_bid, venue_ask, venue_time,
+    let sql = "COPY prices_used (shard, seq, event, trade_number, kind, symbol, price, bid, ask, venue_bid, venue_ask, venue_time,
                    update_id)
-               SELECT shard, seq, event, trade_number, kind, symbol, price, bid, ask, venue_bid, venue_ask, venue_time, update_id
-               FROM unnest($1::int[], $2::bigint[], $3::integer[], $4::bigint[], $5::text[], $6::text[], $7::text[]::numeric[],
-                    $8::text[]::numeric[], $9::text[]::numeric[], $10::text[]::numeric[], $11::text[]::numeric[], $12::timestamptz[],
-                    $13::bigint[])
-                    AS new (shard, seq, event, trade_number, kind, symbol, price, bid, ask, venue_bid, venue_ask, venue_time, update_id)";
-    let prices = |of: fn(&PriceRow) -> Option<Decimal>| column(rows, |(_, row)| of(row).map(|price| price.to_string()));
-    sqlx::query(sql)
-        .bind(column(rows, |(shard, _)| *shard))
-        .bind(column(rows, |(_, row)| row.seq))
-        .bind(column(rows, |(_, row)| row.event))
-        .bind(column(rows, |(_, row)| row.trade_number))
-        .bind(column(rows, |(_, row)| row.kind))
-        .bind(column(rows, |(_, row)| row.symbol.as_str()))
-        .bind(prices(|row| row.price))
-        .bind(prices(|row| row.bid))
-        .bind(prices(|row| row.ask))
-        .bind(prices(|row| row.venue_bid))
-        .bind(prices(|row| row.venue_ask))
-        .bind(column(rows, |(_, row)| row.venue_time))
-        .bind(column(rows, |(_, row)| row.update_id))
-        .execute(connection)
-        .await?;
-    Ok(())
+               FROM STDIN (FORMAT BINARY)";
+    let mut new = Rows::new();
+    for (shard, row) in rows {
+        new.add(&[
+            shard,
+            &row.seq,
+            &row.event,
+            &row.trade_number,
+            &row.kind,
+            &row.symbol,
+            &row.price,
+            &row.bid,
+            &row.ask,
+            &row.venue_bid,
+            &row.venue_ask,
+            &row.venue_time,
+            &row.update_id,
+        ]);
+    }
+    Ok(new.copy(connection, sql).await?)
 }
 
 /// Empties the read models that the journal makes, if it still can; says how far each shard is.
