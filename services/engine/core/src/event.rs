@@ -121,6 +121,21 @@ pub enum EventKind {
     TradeClosed(TradeClosing),
 }
 
+impl EventKind {
+    /// The account that it is about; nothing for what is the house's own.
+    pub fn account(&self) -> Option<&AccountId> {
+        match self {
+            EventKind::InstrumentConfigured(_) => None,
+            EventKind::WalletInitialized { account }
+            | EventKind::Deposited { account, .. }
+            | EventKind::Withdrawn { account, .. }
+            | EventKind::TradeModified { account, .. } => Some(account),
+            EventKind::TradeOpened { trade, .. } => Some(&trade.account),
+            EventKind::TradeReduced(closing) | EventKind::TradeClosed(closing) => Some(&closing.account),
+        }
+    }
+}
+
 /// Why a trade closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CloseReason {

@@ -37,7 +37,13 @@ impl<T> List<T> {
     pub fn push(&mut self, value: T) {
         match self.chunks.last_mut() {
             Some(last) if last.len() < CHUNK => last.push(value),
-            _ => self.chunks.push(vec![value]),
+            // The first one grows as small lists do; whoever has more than that has use for all of the next.
+            None => self.chunks.push(vec![value]),
+            Some(_) => {
+                let mut next = Vec::with_capacity(CHUNK);
+                next.push(value);
+                self.chunks.push(next);
+            }
         }
         self.len = self.len.saturating_add(1);
     }
@@ -89,6 +95,12 @@ impl<K: Hash + Eq, V> Spread<K, V> {
     #[must_use]
     pub fn get(&self, key: &K) -> Option<&V> {
         self.parts.get(part_of(key))?.get(key)
+    }
+
+    /// The same, to be changed.
+    #[must_use]
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.parts.get_mut(part_of(key))?.get_mut(key)
     }
 
     /// Keeps a value, and gives back the one that it replaces.
@@ -152,7 +164,9 @@ mod tests {
         assert!((0..MANY).all(|n| map.insert(n, n).is_none()));
         assert_eq!(map.insert(7, 8), Some(7));
         assert_eq!((map.len(), map.get(&7), map.get(&MANY)), (MANY, Some(&8), None));
-        assert_eq!((map.remove(&7), map.remove(&7), map.get(&7)), (Some(8), None, None));
+        *map.get_mut(&7).expect("there") += 1;
+        assert_eq!((map.remove(&7), map.remove(&7), map.get(&7)), (Some(9), None, None));
+        assert_eq!(map.get_mut(&7), None);
         assert_eq!((map.len(), map.is_empty()), (MANY - 1, false));
         let mut all: Vec<usize> = map.iter().map(|(key, _)| *key).collect();
         all.sort_unstable();

@@ -16,8 +16,7 @@ use bus::mutants::{self, Mutant};
 use contracts::bus::{JournalBatch, JournalEntry, JournalEvent, OperationRecord, Reply, Request, VenueQuote};
 use engine_core::growth::Spread;
 use engine_core::{
-    AccountId, Command, Event, EventKind, Instrument, Market, Observation, Price, Quote, State, Symbol, Timestamp,
-    decide, fire,
+    AccountId, Command, Event, Instrument, Market, Observation, Price, Quote, State, Symbol, Timestamp, decide, fire,
 };
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
@@ -303,8 +302,8 @@ impl Shard {
     fn fold(&mut self, at: Timestamp, events: &[Event]) -> Result<(), String> {
         for one in events {
             self.state.try_apply(at, one).map_err(|cause| cause.to_string())?;
-            if let Some(account) = account_of(one) {
-                self.touch(account.clone(), self.sequence);
+            if let Some(account) = one.kind.account() {
+                self.touch(account, self.sequence);
             }
         }
         Ok(())
@@ -315,18 +314,24 @@ impl Shard {
         if let Ok(account) = AccountId::new(&record.account_id)
             && self.state.account(&account).is_some()
         {
-            self.touch(account, self.sequence);
+            self.touch(&account, self.sequence);
         }
         self.window.insert(self.sequence, at, record);
     }
 
-    fn touch(&mut self, account: AccountId, sequence: u64) {
-        let hash = |account: &AccountId, sequence: u64| xxh3_128_with_seed(account.as_str().as_bytes(), sequence);
-        self.touched_hash = self.touched_hash.wrapping_add(hash(&account, sequence));
-        if let Some(before) = self.touched.get(&account) {
-            self.touched_hash = self.touched_hash.wrapping_sub(hash(&account, *before));
+    fn touch(&mut self, account: &AccountId, sequence: u64) {
+        let hash = |sequence: u64| xxh3_128_with_seed(account.as_str().as_bytes(), sequence);
+        match self.touched.get_mut(account) {
+            Some(before) if *before == sequence => return,
+            Some(before) => {
+                self.touched_hash = self.touched_hash.wrapping_sub(hash(*before));
+                *before = sequence;
+            }
+            None => {
+                self.touched.insert(account.clone(), sequence);
+            }
         }
-        self.touched.insert(account, sequence);
+        self.touched_hash = self.touched_hash.wrapping_add(hash(sequence));
     }
 
     fn view(&self, at: Timestamp) -> View<'_> {
@@ -341,19 +346,6 @@ impl Shard {
 
     fn account_sequence(&self, account: &AccountId) -> u64 {
         self.touched.get(account).copied().unwrap_or(0)
-    }
-}
-
-/// The account that an event is about; nothing for the house's own.
-fn account_of(event: &Event) -> Option<&AccountId> {
-    match &event.kind {
-        EventKind::InstrumentConfigured(_) => None,
-        EventKind::WalletInitialized { account }
-        | EventKind::Deposited { account, .. }
-        | EventKind::Withdrawn { account, .. }
-        | EventKind::TradeModified { account, .. } => Some(account),
-        EventKind::TradeOpened { trade, .. } => Some(&trade.account),
-        EventKind::TradeReduced(closing) | EventKind::TradeClosed(closing) => Some(&closing.account),
     }
 }
 

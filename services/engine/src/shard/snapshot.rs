@@ -75,7 +75,7 @@ impl Shard {
             for touched in chunk.accounts {
                 let account = AccountId::new(&touched.account_id)
                     .map_err(|_| corrupt("an account of the snapshot cannot be read"))?;
-                shard.touch(account, touched.sequence);
+                shard.touch(&account, touched.sequence);
             }
             if let Some(position) = chunk.position {
                 shard.window.set_horizon(position.horizon_ms);

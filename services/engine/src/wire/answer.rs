@@ -1,7 +1,7 @@
 //! Answers: the public response messages, written from state.
 
 use contracts::bus::journal_event::Kind;
-use contracts::bus::{JournalEvent, OperationKind, TradeState};
+use contracts::bus::{JournalEvent, OperationKind, QuoteUsed, TradeOpened, TradeState};
 use contracts::{names, v1};
 use engine_core::{
     AccountId, Currency, Event, EventKind, Freshness, Market, State, Symbol, Timestamp, TradableQuote, Trade, exponent,
@@ -56,7 +56,18 @@ impl View<'_> {
             }
             .encode_to_vec(),
             (_, Some(EventKind::TradeOpened { trade, quote })) => v1::OpenTradeResponse {
-                trade: Some(self.open_trade(trade, Some(quote), self.sequence)),
+                trade: Some(match journaled.last().and_then(|event| event.kind.as_ref()) {
+                    Some(Kind::TradeOpened(TradeOpened {
+                        trade: Some(trade_written),
+                        quote: Some(quote_written),
+                    })) => v1::Trade {
+                        unrealised_profit: Some(money(unrealised_profit(trade, quote), &trade.currency)),
+                        quote: Some(self.public_quote(quote, quote_written.clone())),
+                        sequence: self.sequence,
+                        ..public_trade(self.shard, trade_written.clone())
+                    },
+                    _ => self.open_trade(trade, Some(quote), self.sequence),
+                }),
                 free_balance: Some(self.free(account, &trade.currency)),
                 sequence: self.sequence,
             }
@@ -82,7 +93,7 @@ impl View<'_> {
                     close_time: closing.remaining_quantity.is_none().then(|| time(self.at)),
                     quote: Some(self.quote(&closing.quote)),
                     sequence: self.sequence,
-                    ..public_trade(self.shard, after)
+                    ..public_trade(self.shard, after.clone())
                 });
                 v1::CloseTradeResponse {
                     trade,
@@ -160,7 +171,7 @@ impl View<'_> {
             unrealised_profit: quote.map(|quote| money(unrealised_profit(trade, quote), &trade.currency)),
             quote: quote.map(|quote| self.quote(quote)),
             sequence,
-            ..public_trade(self.shard, &write_trade(trade, self.state.instrument(&trade.symbol)))
+            ..public_trade(self.shard, write_trade(trade, self.state.instrument(&trade.symbol)))
         }
     }
 
@@ -195,7 +206,11 @@ impl View<'_> {
     }
 
     fn quote(&self, quote: &TradableQuote) -> v1::Quote {
-        let written = write_quote(quote, self.state.instrument(&quote.symbol));
+        self.public_quote(quote, write_quote(quote, self.state.instrument(&quote.symbol)))
+    }
+
+    /// The quote as the public API has it, from what was written of it already.
+    fn public_quote(&self, quote: &TradableQuote, written: QuoteUsed) -> v1::Quote {
         let state = match self.market.freshness(self.state, self.at, &quote.symbol) {
             Freshness::Fresh => v1::QuoteState::Fresh,
             Freshness::SoftStale => v1::QuoteState::Stale,
@@ -231,11 +246,11 @@ impl View<'_> {
 
 /// A trade as the public API has it, without what only a moment knows: quote, unrealised profit, closing.
 #[must_use]
-pub fn public_trade(shard: u32, trade: &TradeState) -> v1::Trade {
-    let amount = |amount: &str| {
+pub fn public_trade(shard: u32, trade: TradeState) -> v1::Trade {
+    let amount = |amount| {
         Some(v1::Money {
             currency_code: trade.currency_code.clone(),
-            amount: amount.to_owned(),
+            amount,
         })
     };
     let status = if trade.quantity == "0" {
@@ -245,21 +260,21 @@ pub fn public_trade(shard: u32, trade: &TradeState) -> v1::Trade {
     };
     v1::Trade {
         trade_id: names::trade_id(shard, trade.number),
-        account_id: trade.account_id.clone(),
-        symbol: trade.symbol.clone(),
+        account_id: trade.account_id,
+        symbol: trade.symbol,
         side: trade.side,
         status: status.into(),
-        quantity: trade.quantity.clone(),
-        opened_quantity: trade.opened_quantity.clone(),
-        entry_price: trade.entry_price.clone(),
-        leverage: trade.leverage.clone(),
-        margin: amount(&trade.margin),
-        stop_loss_price: trade.stop_loss_price.clone(),
-        take_profit_price: trade.take_profit_price.clone(),
-        liquidation_price: trade.liquidation_price.clone(),
+        quantity: trade.quantity,
+        opened_quantity: trade.opened_quantity,
+        entry_price: trade.entry_price,
+        leverage: trade.leverage,
+        margin: amount(trade.margin),
+        stop_loss_price: trade.stop_loss_price,
+        take_profit_price: trade.take_profit_price,
+        liquidation_price: trade.liquidation_price,
         open_time: Some(time(moment(trade.opened_at_us))),
-        realised_profit: amount(&trade.realised_profit),
-        commission: amount(&trade.commission),
+        realised_profit: amount(trade.realised_profit),
+        commission: amount(trade.commission),
         ..v1::Trade::default()
     }
 }

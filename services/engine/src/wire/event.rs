@@ -153,7 +153,8 @@ pub fn read(written: &JournalEvent) -> Result<Event, Unreadable> {
             }
         }
     };
-    let lines = written.lines.iter().map(read_line).collect::<Result<_, _>>()?;
+    let read = |line| read_line(line, kind.account());
+    let lines = written.lines.iter().map(read).collect::<Result<_, _>>()?;
     Ok(Event { kind, lines })
 }
 
@@ -376,10 +377,15 @@ fn write_line(line: &LedgerLine) -> JournalLine {
     }
 }
 
-fn read_line(line: &JournalLine) -> Result<LedgerLine, Unreadable> {
+/// `owner` is the account that the event is about: its lines are mostly on it, and share the text of its id.
+fn read_line(line: &JournalLine, owner: Option<&AccountId>) -> Result<LedgerLine, Unreadable> {
+    let client = || match owner {
+        Some(owner) if owner.as_str() == line.account_id => Ok(owner.clone()),
+        _ => account(&line.account_id),
+    };
     let ledger_account = match line.ledger_account() {
-        LedgerAccountKind::Client => LedgerAccount::Client(account(&line.account_id)?),
-        LedgerAccountKind::Margin => LedgerAccount::Margin(account(&line.account_id)?),
+        LedgerAccountKind::Client => LedgerAccount::Client(client()?),
+        LedgerAccountKind::Margin => LedgerAccount::Margin(client()?),
         LedgerAccountKind::House => LedgerAccount::House,
         LedgerAccountKind::Fee => LedgerAccount::Fee,
         LedgerAccountKind::Cash => LedgerAccount::Cash,

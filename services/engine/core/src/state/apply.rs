@@ -126,7 +126,7 @@ impl State {
     }
 
     /// Gives back the number of its owner.
-    pub(super) fn add_trade(&mut self, trade: Trade) -> Result<usize, Inconsistent> {
+    pub(super) fn add_trade(&mut self, mut trade: Trade) -> Result<usize, Inconsistent> {
         let account = self.account_number(&trade.account)?;
         let book_number = *self
             .book_numbers
@@ -139,6 +139,8 @@ impl State {
         book.triggers.insert(&trade, book.instrument.tick);
         book.open = book.open.saturating_add(1);
         let slot = self.accounts.get_mut(account).ok_or(Inconsistent("no such account"))?;
+        // All trades of an account share the text of its id.
+        trade.account = slot.account.id.clone();
         slot.open.insert(trade.id);
         slot.change_exposure(book_number, notional(&trade)?)?;
 
