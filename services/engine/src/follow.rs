@@ -2,8 +2,11 @@
 //!
 //! It is a continuous check that replay and live agree, the source of snapshots without a pause of the leader, and the warm standby:
 //! a new leader takes its replica instead of starting from a snapshot. Where a time is set it also drops what nobody needs any more.
+//!
+//! What this process itself has journaled it need not read back: the leader hands each row over once it is committed, as it was written,
+//! and it is folded in like any other. That the journal holds the same shows in the hash of all rows at its head.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as Short};
 use std::time::Duration;
@@ -15,8 +18,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::config::Snapshots;
-use crate::journal::{Head, Journal, JournalError, SnapshotHead};
-use crate::recover::{self, RecoverError, Replica, encoded, millis};
+use crate::journal::{Head, Journal, JournalError, Row, SnapshotHead};
+use crate::recover::{self, ROWS_MAX, RecoverError, Replica, encoded, millis};
 use crate::shard::Corrupt;
 use crate::window::Limits;
 
@@ -24,6 +27,9 @@ use crate::window::Limits;
 const LOOK: Duration = Duration::from_millis(100);
 /// How often old rows are looked for, at most.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// Most that rows may hold which a leader handed over and which are not folded in yet, of one shard. Past it they are read back. Bytes.
+const HANDED_OVER_MAX: usize = 4 * 1024 * 1024;
 
 /// How much others come before the thread that makes a snapshot: the most that the system knows.
 const BEHIND: i32 = 19;
@@ -38,6 +44,38 @@ struct Place {
     /// A new leader waits for it: whoever works on it lets go at the next occasion.
     wanted: AtomicBool,
     followed: Arc<Mutex<Option<Followed>>>,
+    handed_over: Short<HandedOver>,
+}
+
+/// Rows that a leader of this process has journaled, oldest first, none missing between them.
+#[derive(Debug, Default)]
+struct HandedOver {
+    rows: VecDeque<Row>,
+    bytes: usize,
+}
+
+impl HandedOver {
+    fn add(&mut self, row: Row) {
+        let follows = self.rows.back().is_none_or(|last| last.last + 1 == row.first);
+        if !follows || self.bytes + row.body.len() > HANDED_OVER_MAX {
+            *self = Self::default();
+        }
+        self.bytes += row.body.len();
+        self.rows.push_back(row);
+    }
+
+    /// Takes those that come after a sequence, a bounded number; none while some before them are missing.
+    fn after(&mut self, sequence: u64) -> Vec<Row> {
+        while let Some(known) = self.rows.pop_front_if(|row| row.last <= sequence) {
+            self.bytes -= known.body.len();
+        }
+        if self.rows.front().is_none_or(|next| next.first != sequence + 1) {
+            return Vec::new();
+        }
+        let taken: Vec<Row> = self.rows.drain(..self.rows.len().min(ROWS_MAX)).collect();
+        self.bytes -= taken.iter().map(|row| row.body.len()).sum::<usize>();
+        taken
+    }
 }
 
 #[derive(Debug)]
@@ -91,6 +129,11 @@ impl Replicas {
             .collect()
     }
 
+    /// Hands over a row that is in the journal for ever.
+    pub fn committed(&self, shard: u32, row: Row) {
+        self.place(shard).handed_over().add(row);
+    }
+
     /// Where a shard's replica stands, or will.
     fn place(&self, shard: u32) -> Arc<Place> {
         Arc::clone(self.lock().entry(shard).or_default())
@@ -98,6 +141,14 @@ impl Replicas {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<Place>>> {
         self.0.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+impl Place {
+    fn handed_over(&self) -> std::sync::MutexGuard<'_, HandedOver> {
+        self.handed_over
+            .lock()
+            .expect("nothing panics while it holds this lock")
     }
 }
 
@@ -190,9 +241,13 @@ async fn follow_one<J: Journal>(
     let Some(followed) = held.as_mut() else {
         return Ok(None);
     };
-    if head.sequence > followed.replica.shard.sequence() {
-        followed.replica.advance(journal).await?;
+    let replica = &mut followed.replica;
+    let rows = place.handed_over().after(replica.shard.sequence());
+    replica.fold_all(&rows)?;
+    if head.sequence > replica.shard.sequence() {
+        replica.advance(journal).await?;
     }
+    replica.check_head(head)?;
     Ok(Some((place, held)))
 }
 

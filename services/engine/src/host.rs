@@ -90,7 +90,16 @@ impl<G: Ground> Host<G> {
         let (tell, ended) = mpsc::unbounded_channel();
         let (stop_leader, mut leader) = (CancellationToken::new(), JoinSet::new());
         let (all, heard) = (options.shards, prices.subscribe());
-        leader.spawn(Leader::new(ground.clone(), all, clock.clone(), heard, obeyed, tell).lead(stop_leader.clone()));
+        let lead = Leader::new(
+            ground.clone(),
+            all,
+            clock.clone(),
+            heard,
+            obeyed,
+            tell,
+            replicas.clone(),
+        );
+        leader.spawn(lead.lead(stop_leader.clone()));
         let (proof, proven) = watch::channel(Instant::now());
         let (shown, led) = watch::channel(BTreeSet::new());
         let presence = presence::keep(ground.presence(), options.name.clone(), led, proven);

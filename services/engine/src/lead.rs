@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::led::Led;
 use self::pipeline::InFlight;
+use crate::follow::Replicas;
 use crate::ground::Ground;
 use crate::inbox::EngineClock;
 use crate::journal::JournalError;
@@ -87,6 +88,8 @@ pub struct Leader<G: Ground> {
     prices: broadcast::Receiver<Arc<[PriceEntry]>>,
     led: BTreeMap<u32, Led<G>>,
     in_flight: Option<InFlight>,
+    /// What is committed goes to the replicas too.
+    replicas: Replicas,
 }
 
 impl<G: Ground> Leader<G> {
@@ -99,6 +102,7 @@ impl<G: Ground> Leader<G> {
         prices: broadcast::Receiver<Arc<[PriceEntry]>>,
         orders: mpsc::UnboundedReceiver<Order<G>>,
         ended: mpsc::UnboundedSender<Ended>,
+        replicas: Replicas,
     ) -> Self {
         Self {
             ground,
@@ -109,6 +113,7 @@ impl<G: Ground> Leader<G> {
             prices,
             led: BTreeMap::new(),
             in_flight: None,
+            replicas,
         }
     }
 

@@ -7,12 +7,12 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
-use crate::journal::{Journal, JournalError, Row, SnapshotHead, chain};
+use crate::journal::{Head, Journal, JournalError, Row, SnapshotHead, chain};
 use crate::shard::{Corrupt, Shard};
 use crate::window::Limits;
 
-/// Most rows read at once.
-const ROWS_MAX: u32 = 512;
+/// Most rows read, or folded in, at once.
+pub(crate) const ROWS_MAX: usize = 512;
 /// So many are folded in before others on the same thread have their turn.
 const ROWS_BESIDE: usize = 4;
 
@@ -69,16 +69,35 @@ impl Replica {
     /// [`RecoverError`]; after `Corrupt` the replica is of no further use.
     pub async fn advance<J: Journal>(&mut self, journal: &J) -> Result<usize, RecoverError> {
         let rows = journal
-            .rows(self.shard.number(), self.shard.sequence(), ROWS_MAX)
+            .rows(self.shard.number(), self.shard.sequence(), ROWS_MAX as u32)
             .await?;
+        self.fold_all(&rows)?;
+        Ok(rows.len())
+    }
+
+    /// Folds rows in, one after the other.
+    ///
+    /// # Errors
+    /// As [`Replica::advance`].
+    pub(crate) fn fold_all(&mut self, rows: &[Row]) -> Result<(), Corrupt> {
         // More than a few are work for a while, and a leader of another shard may be waiting for this thread.
         let mut fold = || rows.iter().try_for_each(|row| self.fold(row));
-        if rows.len() <= ROWS_BESIDE {
-            fold()?;
-        } else {
-            apart(fold)?;
+        if rows.len() <= ROWS_BESIDE { fold() } else { apart(fold) }
+    }
+
+    /// Compares the hash over all rows with the one at the journal's head, when this replica stands there.
+    ///
+    /// # Errors
+    /// When they differ.
+    pub(crate) fn check_head(&self, head: &Head) -> Result<(), Corrupt> {
+        if head.sequence == self.shard.sequence() && head.chain != self.chain {
+            return Err(Corrupt::Digest {
+                shard: head.shard,
+                sequence: head.sequence,
+                what: "the head of the journal".to_owned(),
+            });
         }
-        Ok(rows.len())
+        Ok(())
     }
 
     /// Folds in everything up to the end of the journal.

@@ -59,6 +59,55 @@ fn large(trades: usize) -> Replica {
     Replica { shard, chain: [7; 32] }
 }
 
+fn row(first: u64, last: u64, bytes: usize) -> Row {
+    Row {
+        first,
+        last,
+        body: vec![0; bytes].into(),
+        state_hash: 0,
+        chain: [0; 32],
+    }
+}
+
+#[test]
+fn rows_handed_over_are_taken_in_order_and_not_past_a_gap() {
+    let firsts = |rows: Vec<Row>| rows.iter().map(|row| row.first).collect::<Vec<_>>();
+    let mut handed = HandedOver::default();
+    for (first, last) in [(1, 3), (4, 4), (5, 9)] {
+        handed.add(row(first, last, 10));
+    }
+    assert_eq!(firsts(handed.after(3)), [4, 5], "what is known already is let go");
+    assert!(handed.after(9).is_empty());
+    assert_eq!(handed.bytes, 0);
+
+    handed.add(row(20, 20, 10));
+    assert!(handed.after(9).is_empty(), "10 to 19 are to be read first");
+    assert_eq!(firsts(handed.after(19)), [20]);
+
+    handed.add(row(21, 21, 10));
+    handed.add(row(30, 30, 10));
+    assert!(
+        handed.after(20).is_empty(),
+        "another leadership has begun: the older rows are read"
+    );
+    assert_eq!(firsts(handed.after(29)), [30]);
+    for first in 31..31 + 2 * ROWS_MAX as u64 {
+        handed.add(row(first, first, 10));
+    }
+    assert_eq!(handed.after(30).len(), ROWS_MAX);
+}
+
+#[test]
+fn rows_that_nobody_takes_are_let_go() {
+    let mut handed = HandedOver::default();
+    let bytes = HANDED_OVER_MAX / 4;
+    for first in 1..100 {
+        handed.add(row(first, first, bytes));
+        assert!(handed.bytes <= HANDED_OVER_MAX);
+        assert_eq!(handed.bytes, handed.rows.len() * bytes);
+    }
+}
+
 #[tokio::test]
 async fn whoever_leads_on_the_same_thread_has_a_turn_after_every_chunk_of_a_snapshot() {
     let (replica, place) = (large(6_000), Place::default());

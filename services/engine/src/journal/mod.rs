@@ -9,6 +9,7 @@ mod postgres;
 use std::future::Future;
 use std::time::Duration;
 
+use bus::EventRow;
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -101,6 +102,20 @@ pub struct Batch {
     pub chain: [u8; 32],
 }
 
+impl Batch {
+    /// As it will be read.
+    #[must_use]
+    pub fn row(&self) -> Row {
+        Row {
+            first: self.sequence_before + 1,
+            last: self.sequence,
+            body: self.body.clone(),
+            state_hash: self.state_hash,
+            chain: self.chain,
+        }
+    }
+}
+
 /// One row as read.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -114,6 +129,16 @@ pub struct Row {
     pub state_hash: u128,
     /// Hash over this row and all before it.
     pub chain: [u8; 32],
+}
+
+impl From<Row> for EventRow {
+    fn from(row: Row) -> Self {
+        Self {
+            first: row.first,
+            last: row.last,
+            body: row.body,
+        }
+    }
 }
 
 /// A message that is not handled.

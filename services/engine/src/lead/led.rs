@@ -251,14 +251,7 @@ impl<G: Ground> Led<G> {
         after = after.max(sequence.saturating_sub(bus::events::SEQUENCES_KEPT));
         while after < sequence {
             let rows = self.ground.journal().rows(self.number(), after, 64).await?;
-            let missing: Vec<EventRow> = rows
-                .into_iter()
-                .map(|row| EventRow {
-                    first: row.first,
-                    last: row.last,
-                    body: row.body,
-                })
-                .collect();
+            let missing: Vec<EventRow> = rows.into_iter().map(EventRow::from).collect();
             let Some(last) = missing.last().map(|row| row.last) else {
                 break;
             };

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::{LeadError, Leader, Led};
 use crate::commit::{self, Pending, Work};
 use crate::ground::Ground;
-use crate::journal::{Batch, DeadLetter, Journal as _, chain};
+use crate::journal::{Batch, DeadLetter, Journal as _, Row, chain};
 use crate::recover::snapshot_of;
 use crate::trace::{self, CallSpan};
 
@@ -56,8 +56,8 @@ struct Part {
     shard: u32,
     messages: Vec<Incoming>,
     replies: Vec<Addressed>,
-    /// The row, for those who watch; none when there were only answers from memory.
-    row: Option<EventRow>,
+    /// The row, for those who watch and for the replica; none when there were only answers from memory.
+    row: Option<Row>,
     spans: Vec<CallSpan>,
 }
 
@@ -105,6 +105,7 @@ impl<G: Ground> Leader<G> {
                 let trace = trace::one_of(&part.spans);
                 led.metrics
                     .committed(row.last + 1 - row.first, round.decided.elapsed(), trace);
+                self.replicas.committed(part.shard, row.clone());
             }
         }
         let Some(first) = lost.first().map(|part| part.shard) else {
@@ -123,10 +124,10 @@ impl<G: Ground> Leader<G> {
             return;
         };
         let began = Instant::now();
-        let replies: Vec<Addressed> = committed
-            .iter_mut()
-            .flat_map(|part| std::mem::take(&mut part.replies))
-            .collect();
+        let mut replies: Vec<Addressed> = Vec::with_capacity(committed.iter().map(|part| part.replies.len()).sum());
+        for part in &mut committed {
+            replies.append(&mut part.replies);
+        }
         // Redis may be away: the answers are then found by a repeat, the events by the next leader or a reader of the journal, and
         // what was not trimmed is recognised.
         let replying = async {
@@ -202,11 +203,7 @@ impl<G: Ground> Led<G> {
         let mut row = None;
         if !entries.is_empty() {
             let batch = self.batch(entries);
-            row = Some(EventRow {
-                first: batch.sequence_before + 1,
-                last: batch.sequence,
-                body: batch.body.clone(),
-            });
+            row = Some(batch.row());
             work.batches.push(batch);
             if mutants::is(Mutant::SnapshotOfUncommitted) {
                 self.snapshot_too_early();
@@ -250,7 +247,8 @@ impl<G: Ground> Led<G> {
     /// Publishes and trims what was committed; false when the queue is not known to begin behind it now.
     async fn tidy_up(&self, part: &Part) -> bool {
         let shard = self.number();
-        let (published, trimmed) = futures::join!(self.bus.publish(part.row.as_slice()), self.bus.trim(&part.messages));
+        let row: Option<EventRow> = part.row.clone().map(EventRow::from);
+        let (published, trimmed) = futures::join!(self.bus.publish(row.as_slice()), self.bus.trim(&part.messages));
         if let Err(error) = published {
             tracing::warn!(%error, shard, "events not published");
         }
