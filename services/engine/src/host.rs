@@ -21,7 +21,7 @@ use crate::journal::{Head, Journal, LEASE_RENEW, Owner};
 use crate::lead::{Ended, LeadError, Leader, Led, Order};
 use crate::presence;
 use crate::recover::{RecoverError, Replica, millis};
-use crate::run::{EngineError, Options};
+use crate::run::{EngineError, Leading, Options, on};
 use crate::shard::Corrupt;
 use crate::window::Limits;
 
@@ -45,6 +45,7 @@ enum TakeUpError {
 /// See the module.
 pub(crate) struct Host<G: Ground> {
     ground: G,
+    leaders: Leading<G>,
     /// Started with the process, when the clocks were found to agree: a wall clock that jumped since moves no shard.
     clock: EngineClock,
     options: Options,
@@ -75,6 +76,7 @@ impl<G: Ground> Host<G> {
     /// Starts a process that leads nothing yet.
     pub(crate) fn start(
         ground: G,
+        leaders: Leading<G>,
         options: Options,
         prices: broadcast::Sender<Arc<[PriceEntry]>>,
         replicas: Replicas,
@@ -91,7 +93,7 @@ impl<G: Ground> Host<G> {
         let (stop_leader, mut leader) = (CancellationToken::new(), JoinSet::new());
         let (all, heard) = (options.shards, prices.subscribe());
         let lead = Leader::new(
-            ground.clone(),
+            leaders.ground.clone(),
             all,
             clock.clone(),
             heard,
@@ -99,12 +101,13 @@ impl<G: Ground> Host<G> {
             tell,
             replicas.clone(),
         );
-        leader.spawn(lead.lead(stop_leader.clone()));
+        leader.spawn_on(lead.lead(stop_leader.clone()), &leaders.runtime);
         let (proof, proven) = watch::channel(Instant::now());
         let (shown, led) = watch::channel(BTreeSet::new());
         let presence = presence::keep(ground.presence(), options.name.clone(), led, proven);
         Self {
             ground,
+            leaders,
             clock,
             options,
             owner,
@@ -210,6 +213,10 @@ impl<G: Ground> Host<G> {
     fn take_up(&mut self, head: Head) {
         self.held.insert(head.shard, head.epoch);
         let (ground, replicas, window) = (self.ground.clone(), self.replicas.clone(), self.options.window);
+        let Leading {
+            ground: leaders,
+            runtime,
+        } = self.leaders.clone();
         let (mut clock, catalogue) = (self.clock.clone(), self.options.instruments.clone());
         // From here on no quote is missed; those before are read from the stream.
         let prices = self.prices.subscribe();
@@ -221,18 +228,14 @@ impl<G: Ground> Host<G> {
                 // The head moved between taking the lease and reading the rows: somebody leads under a newer epoch.
                 return Err(TakeUpError::Lead(head.shard, LeadError::Fenced { shard: head.shard }));
             }
-            let (sequence, trades) = (head.sequence, replica.shard.state().open_trades());
+            let (shard, epoch, sequence) = (head.shard, head.epoch, head.sequence);
+            let trades = replica.shard.state().open_trades();
             let now = clock.now(ground.wall_us());
-            let led = Led::take_up(ground, replica, &head, now, prices, &catalogue).await;
-            let led = led.map_err(|error| TakeUpError::Lead(head.shard, error))?;
-            tracing::info!(
-                shard = head.shard,
-                epoch = head.epoch,
-                sequence,
-                trades,
-                took_ms = millis(started),
-                "leading"
-            );
+            let taking_up = async move { Led::take_up(leaders, replica, &head, now, prices, &catalogue).await };
+            let led = on(&runtime, taking_up)
+                .await
+                .map_err(|error| TakeUpError::Lead(shard, error))?;
+            tracing::info!(shard, epoch, sequence, trades, took_ms = millis(started), "leading");
             Ok(Box::new(led))
         });
     }

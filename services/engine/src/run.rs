@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bus::{BusError, FollowPrices, PriceEntry, PriceStream as _};
 use engine_core::Instrument;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, Snapshots};
 use crate::follow::{self, Replicas};
@@ -19,8 +21,10 @@ use crate::lead::LeadError;
 use crate::shard::Corrupt;
 use crate::window::Limits;
 
-/// Connections to Postgres: commit, check, renew, follow, recover, and two to spare.
-const CONNECTIONS: u32 = 8;
+/// Connections to Postgres of the loop that leads: commit, check, and one to spare.
+const CONNECTIONS_LEADING: u32 = 3;
+/// And of all that goes on beside it: renew, look, follow, recover, and write a snapshot.
+const CONNECTIONS: u32 = 5;
 /// Price batches that a slow shard may be behind before it reads them from the stream itself.
 const PRICES_BUFFERED: usize = 256;
 
@@ -52,6 +56,9 @@ pub enum EngineError {
     /// The bus cannot be reached at the start.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The system gives no thread to lead on.
+    #[error("no thread to lead on: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 impl EngineError {
@@ -63,7 +70,7 @@ impl EngineError {
             Self::Corrupt(_) => 4,
             Self::UnsafeSetting(_) => 5,
             Self::Clock { .. } => 6,
-            Self::Journal(_) | Self::Bus(_) => 1,
+            Self::Journal(_) | Self::Bus(_) | Self::Thread(_) => 1,
         }
     }
 }
@@ -77,16 +84,27 @@ pub async fn run(
     status: watch::Sender<Status>,
     shutdown: CancellationToken,
 ) -> Result<(), EngineError> {
+    let thread = LeaderThread::start_beside(Handle::current())?;
     let connecting = async {
         let journal = PgJournal::connect(&config.database, CONNECTIONS).await?;
         journal.check_settings().await??;
         let shards = journal.shards().await?;
-        Ok::<_, EngineError>((RealGround::connect(journal, config.redis).await?, shards))
+        let ground = RealGround::connect(journal, config.redis.clone()).await?;
+        let (database, redis) = (config.database.clone(), config.redis);
+        let reaching = async move {
+            let journal = PgJournal::connect(&database, CONNECTIONS_LEADING).await?;
+            Ok::<_, EngineError>(RealGround::connect(journal, redis).await?)
+        };
+        let leading = Leading {
+            ground: on(&thread.runtime, reaching).await?,
+            runtime: thread.runtime.clone(),
+        };
+        Ok::<_, EngineError>((ground, leading, shards))
     };
     let Some(connected) = shutdown.run_until_cancelled(connecting).await else {
         return Ok(());
     };
-    let (ground, shards) = connected?;
+    let (ground, leading, shards) = connected?;
     let options = Options {
         name: config.name,
         shards,
@@ -94,7 +112,55 @@ pub async fn run(
         snapshots: config.snapshots,
         window: Limits::default(),
     };
-    serve(ground, options, status, shutdown).await
+    serve_apart(ground, leading, options, status, shutdown).await
+}
+
+/// A thread that leads and does nothing else. What its tasks hand to each other stays in the caches of one core, memory is freed where it
+/// was taken, and one wakes another without a system call. Leases are renewed elsewhere, so a long round of the leader loses none.
+#[derive(Debug)]
+struct LeaderThread {
+    runtime: Handle,
+    _ends: DropGuard,
+}
+
+impl LeaderThread {
+    /// Starts it; it ends when this is dropped, with all that runs on it. Where there is only one thread, it is that.
+    fn start_beside(here: Handle) -> std::io::Result<Self> {
+        let ends = CancellationToken::new();
+        let ended = ends.clone();
+        let handle = if here.runtime_flavor() == RuntimeFlavor::CurrentThread {
+            here
+        } else {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let handle = runtime.handle().clone();
+            let thread = std::thread::Builder::new().name("leader".to_owned());
+            thread.spawn(move || runtime.block_on(ended.cancelled()))?;
+            handle
+        };
+        Ok(Self {
+            runtime: handle,
+            _ends: ends.drop_guard(),
+        })
+    }
+}
+
+/// Where the loop that leads runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Leading<G> {
+    /// What it stands on: connections of its own, because one is driven by the runtime that opened it.
+    pub(crate) ground: G,
+    /// Its runtime.
+    pub(crate) runtime: Handle,
+}
+
+/// Does something on another runtime; a panic there is ours. Dropped, it is given up.
+pub(crate) async fn on<T: Send + 'static>(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> T {
+    match AbortOnDropHandle::new(runtime.spawn(work)).await {
+        Ok(done) => done,
+        Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
+        // That runtime has ended, and so has whoever would hear of it.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// What an engine needs to know besides what it stands on.
@@ -122,6 +188,20 @@ pub async fn serve<G: Ground>(
     status: watch::Sender<Status>,
     shutdown: CancellationToken,
 ) -> Result<(), EngineError> {
+    let leading = Leading {
+        ground: ground.clone(),
+        runtime: Handle::current(),
+    };
+    serve_apart(ground, leading, options, status, shutdown).await
+}
+
+async fn serve_apart<G: Ground>(
+    ground: G,
+    leading: Leading<G>,
+    options: Options,
+    status: watch::Sender<Status>,
+    shutdown: CancellationToken,
+) -> Result<(), EngineError> {
     check_clocks(&ground).await?;
     // What the process stands on ends after it has, so it has a token of its own.
     let standing = CancellationToken::new();
@@ -137,7 +217,7 @@ pub async fn serve<G: Ground>(
         options.snapshots,
         options.window,
     ));
-    let mut host = Host::start(ground, options, prices, replicas, status);
+    let mut host = Host::start(ground, leading, options, prices, replicas, status);
     let outcome = host.serve(&mut follower, &shutdown).await;
     host.leave().await;
     outcome

@@ -145,7 +145,7 @@ async fn run_once(
                 match &error {
                     EngineError::Fenced(_) => inner.coverage.visit(Corner::ExitFenced),
                     EngineError::Clock { .. } => inner.coverage.visit(Corner::ExitClocks),
-                    EngineError::Journal(_) | EngineError::Bus(_) => {}
+                    EngineError::Journal(_) | EngineError::Bus(_) | EngineError::Thread(_) => {}
                     EngineError::Corrupt(_) | EngineError::UnsafeSetting(_) => {
                         inner.violation(format!("engine {who} ended: {error}"));
                     }
