@@ -1,7 +1,7 @@
 //! The way into the room. The doors may be open before there is a room, and the room may be full: then it says so.
 
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use bus::NotAccepted;
@@ -89,7 +89,7 @@ impl Desks {
 
 /// What a call is told that would only join too many.
 pub(crate) fn turn_away(metrics: &Metrics, method: &'static Method, came: &Came) -> Response<Body> {
-    let full = Status::from(Failure::NotAccepted(NotAccepted::InFlightFull));
-    metrics.call_ended(Some(method), came.door, full.code(), Duration::ZERO, None);
-    failure::named(&full, came.id.to_str().unwrap_or_default(), "").into_http()
+    static FULL: LazyLock<Status> = LazyLock::new(|| Failure::NotAccepted(NotAccepted::InFlightFull).into());
+    metrics.call_ended(Some(method), came.door, FULL.code(), Duration::ZERO, None);
+    failure::named(&FULL, came.id.to_str().unwrap_or_default(), "").into_http()
 }

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bus::{CallError, NotAccepted};
+use bytes::BytesMut;
 use contracts::ERROR_DOMAIN;
 use contracts::v1::ErrorReason;
 use http::HeaderMap;
 use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _, pb};
 use uuid::Uuid;
 
 /// When to try again after nothing was accepted, and how long before a quota is worth another look.
@@ -353,17 +354,32 @@ pub(crate) fn complete(headers: &mut HeaderMap, request_id: &str, trace_id: &str
     }
 }
 
-/// The status with the ids that support asks for.
+/// The status with the ids that support asks for. They are one more detail, and an encoded message is lengthened by what is written behind
+/// it: nothing is read again for that.
 pub(crate) fn named(status: &Status, request_id: &str, trace_id: &str) -> Status {
-    let mut details = status.get_error_details();
-    let trace = match trace_id {
-        "" => String::new(),
-        id => format!("trace {id}"),
+    let info = pb::RequestInfo {
+        request_id: request_id.to_owned(),
+        serving_data: match trace_id {
+            "" => String::new(),
+            id => format!("trace {id}"),
+        },
     };
-    details.set_request_info(request_id, trace);
-    let mut whole = Status::with_error_details(status.code(), status.message(), details);
-    *whole.metadata_mut() = status.metadata().clone();
-    whole
+    let more = pb::Status {
+        details: vec![prost_types::Any {
+            type_url: "type.googleapis.com/google.rpc.RequestInfo".to_owned(),
+            value: info.encode_to_vec(),
+        }],
+        ..Default::default()
+    };
+    let mut details = BytesMut::with_capacity(status.details().len() + more.encoded_len());
+    details.extend_from_slice(status.details());
+    more.encode_raw(&mut details);
+    Status::with_details_and_metadata(
+        status.code(),
+        status.message(),
+        details.freeze(),
+        status.metadata().clone(),
+    )
 }
 
 /// What REST refuses before there is a call, in our words; its HTTP status is its own.

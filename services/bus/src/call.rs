@@ -63,7 +63,7 @@ pub enum NotAccepted {
     /// The shard's queue is at its cap.
     #[error("the queue is full")]
     QueueFull,
-    /// This gateway waits for as many replies as it may, or as are answered in half a second.
+    /// This gateway waits for as many replies as it may, or as are answered in a fifth of a second.
     #[error("more calls are waiting than can be answered soon")]
     InFlightFull,
     /// Redis is away.
@@ -77,7 +77,7 @@ pub enum NotAccepted {
 /// Limits of a [`Caller`].
 #[derive(Clone, Copy, Debug)]
 pub struct CallerOptions {
-    /// Most calls that wait for a reply at once; fewer when fewer are answered in half a second.
+    /// Most calls that wait for a reply at once; fewer when fewer are answered in a fifth of a second.
     pub in_flight_max: usize,
     /// Most requests that may wait on one shard.
     pub queue_length_max: usize,

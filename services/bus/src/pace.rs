@@ -1,4 +1,4 @@
-//! How many calls may wait at once: as many as are answered in half a second.
+//! How many calls may wait at once: as many as are answered in a fifth of a second.
 //!
 //! A queue that is longer than that answers nobody sooner; it only makes everybody wait until their deadlines, and the work is done for
 //! callers who have gone. So a caller beyond it is told at once to come again.
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a call that is let in waits at most, at the rate seen.
-const WAIT_MAX: Duration = Duration::from_millis(500);
+const WAIT_MAX: Duration = Duration::from_millis(200);
 /// So many may always wait: what a mesh that has just started, or was idle, takes at once.
 const FLOOR: usize = 1_024;
 /// Length of one measurement.
@@ -61,25 +61,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_wait_as_are_answered_in_half_a_second() {
+    fn as_many_wait_as_are_answered_in_a_fifth_of_a_second() {
         let begun = Instant::now();
         let mut pace = Pace::start(begun);
         assert_eq!(pace.limit(), FLOOR);
-        assert_eq!(pace.answered(begun + STRETCH / 2, 5_000), None);
+        assert_eq!(pace.answered(begun + STRETCH / 2, 10_000), None);
         assert_eq!(
-            pace.answered(begun + STRETCH, 5_000),
-            Some(5_000),
-            "half of 10,000 a second"
+            pace.answered(begun + STRETCH, 10_000),
+            Some(4_000),
+            "a fifth of 20,000 a second"
         );
         // Two seconds without an answer, then as before: a pause is no slowness.
-        assert_eq!(pace.answered(begun + STRETCH * 3, 0), Some(5_000));
+        assert_eq!(pace.answered(begun + STRETCH * 3, 0), Some(4_000));
         // It stays slow: after a while that is what counts.
         let mut now = begun + STRETCH * 3;
         for _ in 0..STRETCHES {
             now += STRETCH;
-            pace.answered(now, 3_000);
+            pace.answered(now, 6_000);
         }
-        assert_eq!(pace.limit(), 1_500);
+        assert_eq!(pace.limit(), 1_200);
         for _ in 0..STRETCHES {
             now += STRETCH;
             pace.answered(now, 10);

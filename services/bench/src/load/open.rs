@@ -3,8 +3,7 @@
 //! Latency counts from the moment a call was meant to begin, so that what waited because we or the server were late is seen to have
 //! waited, instead of not being asked at all.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,17 +12,55 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::closed::{count, wires};
+use super::door::{Answer, Call};
 use super::pace::{Pace, keep};
-use super::{Counted, OPEN_CONNECTIONS, OPEN_PLACES, Plan, Target, sessions};
+use super::wire::Wire;
+use super::{Counted, OPEN_CONNECTIONS, OPEN_PLACES, Plan, STREAMS_MAX, Target, sessions};
 use crate::cpu::{Used, Watch};
 use crate::sample::Tally;
 
 /// How long the last calls may take after the last has begun; what is not answered then is lost.
 const LAST_WITHIN: Duration = Duration::from_secs(8);
 
+/// A connection, and how many calls are on it.
+#[derive(Clone)]
+struct Line {
+    wire: Wire,
+    calls: Rc<Cell<usize>>,
+}
+
+impl Line {
+    fn free(wire: Wire) -> Self {
+        Self {
+            wire,
+            calls: Rc::default(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.calls.get() < STREAMS_MAX
+    }
+
+    /// Itself, for one call more.
+    fn taken(&self) -> Self {
+        self.calls.set(self.calls.get() + 1);
+        self.clone()
+    }
+
+    async fn call(&mut self, call: &Call, wants_trade: bool) -> Option<Answer> {
+        let answer = self.wire.call(call, wants_trade).await;
+        self.calls.set(self.calls.get() - 1);
+        answer
+    }
+}
+
 pub(super) async fn run(target: &Target, plan: &Plan, per_second: f64, watch: &Watch) -> anyhow::Result<(Tally, Used)> {
     // More connections than in a closed loop may be needed: what the server takes long for piles up.
-    let mut wires: VecDeque<_> = wires(target, plan.door, OPEN_CONNECTIONS).await?.into();
+    let wires: Vec<Line> = wires(target, plan.door, OPEN_CONNECTIONS)
+        .await?
+        .into_iter()
+        .map(Line::free)
+        .collect();
     let idle = Rc::new(RefCell::new(sessions(plan.work, target, OPEN_PLACES)));
     let places = Rc::new(Semaphore::new(OPEN_PLACES));
     let counted = Rc::new(RefCell::new(Counted {
@@ -50,15 +87,17 @@ pub(super) async fn run(target: &Target, plan: &Plan, per_second: f64, watch: &W
         begun += u64::from(counts);
         let place = Rc::clone(&places);
         let (idle, counted) = (Rc::clone(&idle), Rc::clone(&counted));
-        wires.rotate_left(1);
-        let mut wire = wires[0].clone();
+        // As client libraries do it: another connection is taken when those before it are full. One call on each in turn would cost both
+        // sides a system call or two for every call.
+        let line = wires.iter().find(|line| line.has_room()).or_else(|| wires.last());
+        let mut line = line.context("a connection")?.taken();
         tokio::task::spawn_local(async move {
             let _place = place.acquire().await;
             let Some(mut session) = idle.borrow_mut().pop() else {
                 return;
             };
             let call = session.next();
-            let mut answer = wire.call(&call, session.wants_trade()).await;
+            let mut answer = line.call(&call, session.wants_trade()).await;
             if counts && counted.borrow().counts {
                 let in_time = Instant::now() < end;
                 count(

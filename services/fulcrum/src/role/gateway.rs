@@ -163,7 +163,7 @@ pub(crate) struct GatewaySettings {
         value_name = "COUNT"
     )]
     stream_replay_max: u64,
-    /// Most calls in flight at once, from one address a quarter of it; fewer while fewer are answered in half a second.
+    /// Most calls in flight at once, from one address a quarter of it; fewer while fewer are answered in a fifth of a second.
     #[arg(long, env = "FULCRUM_IN_FLIGHT_MAX", default_value_t = 20_000, value_name = "COUNT")]
     in_flight_max: usize,
     /// Most requests that may wait on one shard; more are refused.
