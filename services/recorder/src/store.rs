@@ -236,10 +236,11 @@ async fn update_trades(connection: &mut PgConnection, rows: &[Of<'_, TradeRow>])
                    close_reason = coalesce(new.close_reason, trades.close_reason), realised_profit = new.realised_profit,
                    commission = new.commission, seq = new.seq, quote = coalesce(new.quote, trades.quote)
                FROM unnest($1::int[], $2::bigint[], $3::smallint[], $4::numeric[], $5::numeric[], $6::numeric[], $7::numeric[], $8::numeric[],
-                    $9::timestamptz[], $10::numeric[], $11::smallint[], $12::numeric[], $13::numeric[], $14::bigint[], $15::bytea[])
+                    $9::timestamptz[], $10::numeric[], $11::smallint[], $12::numeric[], $13::numeric[], $14::bigint[], $15::bytea[],
+                    $16::text[])
                     AS new (shard, number, status, quantity, margin, stop_loss_price, take_profit_price, liquidation_price,
-                    closed_at, close_price, close_reason, realised_profit, commission, seq, quote)
-               WHERE trades.shard = new.shard AND trades.number = new.number";
+                    closed_at, close_price, close_reason, realised_profit, commission, seq, quote, account_id)
+               WHERE trades.account_id = new.account_id AND trades.number = new.number AND trades.shard = new.shard";
     let updated = sqlx::query(sql)
         .bind(column(rows, |(shard, _)| *shard))
         .bind(column(rows, |(_, row)| row.number))
@@ -258,17 +259,20 @@ async fn update_trades(connection: &mut PgConnection, rows: &[Of<'_, TradeRow>])
         .bind(column(rows, |(_, row)| Exact(row.commission)))
         .bind(column(rows, |(_, row)| row.seq))
         .bind(column(rows, |(_, row)| row.quote.as_deref()))
+        .bind(column(rows, |(_, row)| row.account_id.as_str()))
         .execute(&mut *connection)
         .await?;
     if updated.rows_affected() == rows.len() as u64 {
         return Ok(());
     }
-    let sql = "SELECT shard, number FROM unnest($1::int[], $2::bigint[]) AS new (shard, number)
-               WHERE NOT EXISTS (SELECT FROM trades WHERE trades.shard = new.shard AND trades.number = new.number)
+    let sql = "SELECT shard, number FROM unnest($1::int[], $2::bigint[], $3::text[]) AS new (shard, number, account_id)
+               WHERE NOT EXISTS (SELECT FROM trades WHERE trades.account_id = new.account_id AND trades.number = new.number
+                   AND trades.shard = new.shard)
                ORDER BY shard, number LIMIT 1";
     let (shard, number): (i32, i64) = sqlx::query_as(sql)
         .bind(column(rows, |(shard, _)| *shard))
         .bind(column(rows, |(_, row)| row.number))
+        .bind(column(rows, |(_, row)| row.account_id.as_str()))
         .fetch_one(connection)
         .await?;
     Err(RecorderError::TradeUnknown { shard, number })

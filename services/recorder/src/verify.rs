@@ -125,9 +125,11 @@ impl Tables {
                        take_profit_price::text, liquidation_price::text, realised_profit::text, commission::text,
                        (extract(epoch FROM opened_at) * 1000000)::bigint::text, opened_seq::text, close_price::text,
                        close_reason::text, (extract(epoch FROM closed_at) * 1000000)::bigint::text, encode(quote, 'hex')]
-                   FROM trades WHERE shard = $1 AND number = ANY($2)";
+                   FROM trades JOIN unnest($2::text[], $3::bigint[]) AS made (account_id, number) USING (account_id, number)
+                   WHERE shard = $1";
+        let accounts: Vec<&str> = made.iter().map(|row| row.account_id.as_str()).collect();
         let numbers: Vec<i64> = made.iter().map(|row| row.number).collect();
-        let found = sqlx::query_scalar(sql).bind(self.shard).bind(numbers);
+        let found = sqlx::query_scalar(sql).bind(self.shard).bind(accounts).bind(numbers);
         let found: Vec<Cells> = found.fetch_all(&mut *self.transaction).await?;
         compared.trades(made, found);
 
