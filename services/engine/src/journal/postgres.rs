@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{PgPool, Row as _};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{Arguments as _, PgPool, Row as _};
 use uuid::Uuid;
 
 use super::{
@@ -16,6 +16,10 @@ use super::{
     STATEMENT_TIMEOUT, SnapshotHead, Verdict,
 };
 use crate::poison::{ENDED_MAX, POISON_FOR};
+
+/// Arguments of a commit, and what they hold of a batch besides its body, roughly. Bytes.
+const ARGUMENTS: usize = 13;
+const BYTES_BESIDE_BODY: usize = 192;
 
 /// [`Journal`] in Postgres.
 #[derive(Clone, Debug)]
@@ -301,8 +305,12 @@ impl Journal for PgJournal {
         let dead_reasons: Vec<&str> = dead.iter().map(|letter| letter.reason).collect();
         // One statement is one transaction and one round trip; a fenced shard does not hold back the others. A dead letter that was put
         // back on its queue and dies again is open again.
+        let mut arguments = PgArguments::default();
+        // All at once: a buffer that doubles until the bodies fit has the kernel clear new pages in every round.
+        let bytes = batches.iter().map(|batch| batch.body.len() + BYTES_BESIDE_BODY).sum();
+        arguments.reserve(ARGUMENTS, bytes);
         let committed = bounded(
-            sqlx::query(
+            sqlx::query_with(
                 "WITH input AS ( \
                    SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::bytea[], $7::bytea[], $8::bytea[]) \
                    AS i(shard, epoch, before, last, batch, body, state_hash, chain)), \
@@ -319,6 +327,7 @@ impl Journal for PgJournal {
                    ON CONFLICT (shard, digest) DO UPDATE SET resolved_at = NULL, resolution = NULL, received_at = clock_timestamp() \
                    WHERE dead_letters.resolution = 'REQUEUED') \
                  SELECT shard FROM head",
+                arguments,
             )
             .bind(&shards)
             .bind(epochs)
