@@ -149,17 +149,17 @@ impl Gate {
             // After that limit, which counts what comes: this one counts what stays, and health and reflection ask for no token.
             stay = self.crowds.join(peer, request.uri().path())?;
         }
-        let Some(method) = method else {
+        let identity = method.map(|_| self.verifier.identify(request.headers())).transpose()?;
+        // Nobody past this line needs it, and what is not there is not logged.
+        request.headers_mut().remove(AUTHORIZATION);
+        let (Some(method), Some(identity)) = (method, identity) else {
             // Health and reflection are open, and what does not exist may be told to anybody.
             let answering = self.others.clone().call(request).boxed();
             return Ok(Inside { time, stay, answering });
         };
-        let identity = self.verifier.identify(request.headers())?;
         watch.called_by(&identity.principal);
         // After the token: one principal is one limit, through every door and from every address.
         self.principals.charge(&identity.principal, shown)?;
-        // Nobody past this line needs it, and what is not there is not logged.
-        request.headers_mut().remove(AUTHORIZATION);
         request
             .extensions_mut()
             .insert(Call::new(identity, time.deadline(), watch.mark()));

@@ -31,8 +31,7 @@ const JSON_DEPTH_MAX: usize = 16;
 /// How long after the longest deadline a call is given up: the room answers before.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The door. Cheap to clone.
-#[derive(Clone)]
+/// The door.
 pub(crate) struct Rest {
     inside: Inner,
     transcoder: Transcoder,

@@ -115,9 +115,9 @@ pub(crate) fn doors(
         let gates = gates.clone();
         move |request| gates.clone().pass(request)
     });
-    let rest = Rest::new(config, front, inside.clone())?;
+    let rest = Arc::new(Rest::new(config, front, inside.clone())?);
     let browsers = tower::service_fn(move |request: Request<Body>| {
-        let (rest, inside) = (rest.clone(), inside.clone());
+        let (rest, inside) = (Arc::clone(&rest), inside.clone());
         async move {
             match request.extensions().get::<Came>().map(|came| came.door) {
                 Some(Door::GrpcWeb) => GrpcWebLayer::new().layer(inside).call(request).await,

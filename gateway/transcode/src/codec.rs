@@ -3,7 +3,16 @@
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+/// Room for all but the largest messages; a buffer grows when it must. tonic's own take 8 KiB a call in each direction. Bytes.
+const BUFFER_BYTES: usize = 1024;
+/// How much of a stream is gathered before it is passed on, as tonic does. Bytes.
+const GATHERED_BYTES: usize = 32 * 1024;
+
+fn settings() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, GATHERED_BYTES)
+}
 
 /// Encodes any [`DynamicMessage`] and decodes messages of one type.
 ///
@@ -49,6 +58,10 @@ impl Encoder for DynamicEncoder {
     fn encode(&mut self, item: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         item.encode(buffer).map_err(|cause| Status::internal(cause.to_string()))
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        settings()
+    }
 }
 
 /// The decoding half of a [`DynamicCodec`].
@@ -66,5 +79,9 @@ impl Decoder for DynamicDecoder {
         message
             .map(Some)
             .map_err(|cause| Status::internal(format!("the answer cannot be decoded: {cause}")))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        settings()
     }
 }
