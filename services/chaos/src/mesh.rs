@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use sqlx::PgPool;
 use tempfile::TempDir;
-use testkit::{PrivatePostgres, PrivateRedis};
+use testkit::{PrivatePostgres, PrivateRedis, free_address};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -147,7 +147,7 @@ impl Mesh {
         let mut mesh = Self {
             roles: BTreeMap::new(),
             due: BTreeMap::new(),
-            gateways: [free_port()?, free_port()?],
+            gateways: [free_address(), free_address()],
             pool: postgres.pool(),
             postgres,
             redis,
@@ -420,11 +420,6 @@ fn tape() -> String {
         writeln!(text, "{at_us},{SYMBOL},{},,{},", price(cents), price(cents + 2)).expect("text");
     }
     text
-}
-
-fn free_port() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("a port")?;
-    listener.local_addr().context("a port")
 }
 
 async fn is_ready(socket: &Path) -> bool {

@@ -6,12 +6,13 @@ mod running;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use running::{Up, http, until};
 use serde_json::Value;
+use testkit::free_address;
 
 /// A trace that the client says it records.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -157,7 +158,7 @@ fn page(up: &Up) -> String {
 #[test]
 fn what_is_exported_is_what_is_written_down_and_all_that_is_asked_for() {
     // Nobody collects the traces: what matters is that they are recorded.
-    let nobody = free_port();
+    let nobody = free_address();
     let up = Up::start(&["--ephemeral", "--otlp-endpoint", &format!("http://{nobody}")]);
     up.until_ready();
     up.open_wallet();
@@ -272,11 +273,6 @@ fn encoded(expression: &str) -> String {
     expression.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-fn free_port() -> SocketAddr {
-    let bound = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-    bound.expect("a free port")
-}
-
 /// A Prometheus that scrapes one place each second, and ends with the value.
 struct Prometheus {
     process: Child,
@@ -298,7 +294,7 @@ impl Prometheus {
             "scrape_configs: [{{job_name: fulcrum, scrape_interval: 1s, static_configs: [{{targets: ['{scraped}']}}]}}]"
         );
         fs::write(directory.path().join("prometheus.yml"), config).expect("a file");
-        let address = free_port();
+        let address = free_address();
         let process = Command::new(program)
             .arg("--config.file=prometheus.yml")
             .arg("--storage.tsdb.path=data")

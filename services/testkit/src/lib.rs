@@ -2,6 +2,8 @@
 //!
 //! The library knows none of the other crates, so that each of them can have it as a dev-dependency. Start with [`stores`].
 
+mod ports;
 pub mod stores;
 
+pub use ports::{free_address, free_ports};
 pub use stores::{PrivatePostgres, PrivateRedis, PrivateRedisCluster, PrivateSentinels};

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub use redis_sets::{Frozen, Guards, PrivateRedisCluster, PrivateSentinels, free_ports};
+pub use redis_sets::{Frozen, Guards, PrivateRedisCluster, PrivateSentinels};
 use rustix::process::{Pid, Signal, kill_process};
 use server::{Ending, Server};
 use sqlx::Connection as _;

@@ -16,8 +16,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, ServerErrorKind};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use testkit::stores::{Guards, free_ports, give_to_postgres};
-use testkit::{PrivatePostgres, PrivateRedis, PrivateRedisCluster, PrivateSentinels};
+use testkit::stores::{Guards, give_to_postgres};
+use testkit::{PrivatePostgres, PrivateRedis, PrivateRedisCluster, PrivateSentinels, free_ports};
 
 /// Callers that trade at once, each on an account of its own.
 const CALLERS: usize = 8;

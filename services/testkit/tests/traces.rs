@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{Tra
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::json;
-use testkit::stores::free_ports;
+use testkit::free_ports;
 use tokio::sync::mpsc;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};

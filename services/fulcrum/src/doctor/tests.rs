@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use testkit::stores::free_ports;
+use testkit::free_ports;
 use testkit::{PrivatePostgres, PrivateRedis, PrivateRedisCluster};
 
 use super::*;

@@ -7,7 +7,7 @@ mod node;
 mod sentinels;
 
 pub use cluster::{Frozen, PrivateRedisCluster};
-pub use node::{Guards, free_ports};
+pub use node::Guards;
 pub use sentinels::PrivateSentinels;
 
 /// Milliseconds after which a silent server counts as down.

@@ -4,7 +4,8 @@ use redis::RedisResult;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::DOWN_AFTER_MS;
-use super::node::{Guards, Node, free_ports, hosts_of, start_all, until};
+use super::node::{Guards, Node, hosts_of, start_all, until};
+use crate::free_ports;
 
 /// Masters of a cluster; as many replicas stand by.
 const MASTERS: usize = 3;

@@ -1,7 +1,6 @@
 //! One Redis server of a set: started, asked, seen to lead or to follow.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -164,20 +163,6 @@ impl Node {
         let said: RedisResult<String> = self.ask(redis::cmd("INFO").arg("replication")).await;
         said.is_ok_and(|said| said.contains("role:master"))
     }
-}
-
-/// Ports of the loopback that nobody has.
-///
-/// # Panics
-/// When there are none.
-#[must_use]
-pub fn free_ports(count: usize) -> Vec<u16> {
-    // Held together, so that none is given twice.
-    let held: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"))
-        .collect();
-    let ports = held.iter().map(|held| held.local_addr().expect("a bound port").port());
-    ports.collect()
 }
 
 pub(super) async fn until(what: &str, mut ready: impl AsyncFnMut() -> bool) {

@@ -1,7 +1,8 @@
 //! A Redis master and its replica of one's own, and sentinels that watch over them.
 
 use super::DOWN_AFTER_MS;
-use super::node::{Guards, Node, free_ports, hosts_of, start_all, until};
+use super::node::{Guards, Node, hosts_of, start_all, until};
+use crate::free_ports;
 
 /// The name under which the sentinels know their master.
 const MASTER_NAME: &str = "fulcrum";
