@@ -134,6 +134,9 @@ impl Currency {
 pub struct TradeId(u64);
 
 impl TradeId {
+    /// The largest of a trade that can be open: nobody lives to see it given.
+    pub const MAX: TradeId = TradeId(u64::MAX / 4);
+
     /// Any number names a trade, whether or not there is one.
     pub const fn new(number: u64) -> TradeId {
         TradeId(number)

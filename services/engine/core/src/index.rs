@@ -12,7 +12,39 @@ use crate::money::Price;
 use crate::trade::{Side, Trade};
 
 /// Price in ticks first, so that a set is ordered by how soon it is reached; the rest makes a key unique.
-type Key = (i64, TradeId, CloseReason);
+type Key = (i64, Trigger);
+
+/// A trade and which of its triggers, in one number: there are up to three of these for each open trade. Ordered by trade, then by reason.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Trigger(u64);
+
+impl Trigger {
+    const STOP_LOSS: u64 = 0;
+    const TAKE_PROFIT: u64 = 1;
+    const REASONS: u64 = 4;
+
+    fn new(trade: TradeId, reason: CloseReason) -> Self {
+        let reason = match reason {
+            CloseReason::StopLoss => Self::STOP_LOSS,
+            CloseReason::TakeProfit => Self::TAKE_PROFIT,
+            CloseReason::Liquidation | CloseReason::Client => Self::REASONS - 1,
+        };
+        // A trade of a larger number than this leaves room for is not taken into a state.
+        Self(trade.get().wrapping_mul(Self::REASONS) | reason)
+    }
+
+    fn trade(self) -> TradeId {
+        TradeId::new(self.0 / Self::REASONS)
+    }
+
+    fn reason(self) -> CloseReason {
+        match self.0 % Self::REASONS {
+            Self::STOP_LOSS => CloseReason::StopLoss,
+            Self::TAKE_PROFIT => CloseReason::TakeProfit,
+            _ => CloseReason::Liquidation,
+        }
+    }
+}
 
 /// The triggers of one instrument's open trades.
 #[derive(Clone, Default)]
@@ -30,15 +62,15 @@ pub(crate) struct TriggerIndex {
 impl TriggerIndex {
     /// Adds what a trade has set.
     pub(crate) fn insert(&mut self, trade: &Trade, tick: Price) {
-        for (key, side) in keys(trade, tick).into_iter().flatten() {
-            self.set(key.2, side).insert(key);
+        for key in keys(trade, tick).into_iter().flatten() {
+            self.set(key.1.reason(), trade.side).insert(key);
         }
     }
 
     /// Removes what a trade has set; `trade` must be as it was inserted.
     pub(crate) fn remove(&mut self, trade: &Trade, tick: Price) {
-        for (key, side) in keys(trade, tick).into_iter().flatten() {
-            self.set(key.2, side).remove(&key);
+        for key in keys(trade, tick).into_iter().flatten() {
+            self.set(key.1.reason(), trade.side).remove(&key);
         }
     }
 
@@ -59,13 +91,13 @@ impl TriggerIndex {
             set.iter()
                 .rev()
                 .take_while(move |key| key.0 >= price)
-                .map(|key| (key.1, key.2))
+                .map(|key| key.1)
                 .collect::<Vec<_>>()
         };
         let at_or_below = |set: &BTreeSet<Key>, price| {
             set.iter()
                 .take_while(move |key| key.0 <= price)
-                .map(|key| (key.1, key.2))
+                .map(|key| key.1)
                 .collect::<Vec<_>>()
         };
         let mut reached = at_or_above(&self.long_falling, bid_ticks);
@@ -73,8 +105,8 @@ impl TriggerIndex {
         reached.extend(at_or_below(&self.short_rising, ask_ticks));
         reached.extend(at_or_above(&self.short_falling, ask_ticks));
         reached.sort_unstable();
-        reached.dedup_by_key(|(trade, _)| *trade);
-        let mut fired: Vec<_> = reached.into_iter().map(|(trade, reason)| (reason, trade)).collect();
+        reached.dedup_by_key(|trigger| trigger.trade());
+        let mut fired: Vec<_> = reached.iter().map(|it| (it.reason(), it.trade())).collect();
         fired.sort_unstable();
         fired
     }
@@ -82,7 +114,7 @@ impl TriggerIndex {
 
 /// The keys of a trade's triggers. All three prices are on the grid already; rounding away from the fire is what is
 /// right should one ever not be.
-fn keys(trade: &Trade, tick: Price) -> [Option<(Key, Side)>; 3] {
+fn keys(trade: &Trade, tick: Price) -> [Option<Key>; 3] {
     let key = |price: Option<Price>, reason: CloseReason| {
         let price = price?.get();
         let ticks = match (trade.side, reason) {
@@ -91,7 +123,7 @@ fn keys(trade: &Trade, tick: Price) -> [Option<(Key, Side)>; 3] {
             }
             _ => grid::floor(price, tick.get()),
         };
-        Some(((ticks?, trade.id, reason), trade.side))
+        Some((ticks?, Trigger::new(trade.id, reason)))
     };
     [
         key(trade.stop_loss, CloseReason::StopLoss),

@@ -127,6 +127,9 @@ impl State {
 
     /// Gives back the number of its owner.
     pub(super) fn add_trade(&mut self, mut trade: Trade) -> Result<usize, Inconsistent> {
+        if trade.id > TradeId::MAX {
+            return Err(Inconsistent("a trade number too large"));
+        }
         let account = self.account_number(&trade.account)?;
         let book_number = *self
             .book_numbers
