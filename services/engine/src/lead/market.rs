@@ -73,7 +73,7 @@ impl<G: Ground> Led<G> {
             self.shard.advance_price_cursor(&entry.id);
         }
         self.metrics.fired(&fired);
-        self.decided.entries.append(&mut fired);
+        self.decided.entries.extend(fired);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use crate::trace::{self, CallSpan};
 pub(super) struct Decided {
     pub(super) messages: Vec<Incoming>,
     pub(super) replies: Vec<Addressed>,
-    pub(super) entries: Vec<JournalEntry>,
+    pub(super) entries: Entries,
     pub(super) dead: Vec<DeadLetter>,
     pub(super) spans: Vec<CallSpan>,
 }
@@ -31,13 +31,53 @@ impl Decided {
     /// Makes room for so many messages.
     pub(super) fn expect(&mut self, messages: usize) {
         self.replies.reserve(messages);
-        self.entries.reserve(messages);
         self.spans.reserve(messages);
     }
 
     /// Whether there is nothing to hand over.
     pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.entries.is_empty() && self.dead.is_empty()
+        self.messages.is_empty() && self.entries.first.is_none() && self.dead.is_empty()
+    }
+}
+
+/// Entries of one row, written the moment they are decided: as they are they hold a hundred pieces of memory each, which those of a whole
+/// round would take from the caches.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    /// An encoded `JournalBatch` without a cursor. The bytes of two such messages, one after the other, are those of both's entries.
+    written: Vec<u8>,
+    /// Sequence of the first.
+    first: Option<u64>,
+}
+
+impl Entries {
+    /// Adds the one that follows.
+    pub(super) fn add(&mut self, entry: JournalEntry) {
+        self.first.get_or_insert(entry.sequence);
+        let alone = JournalBatch {
+            entries: vec![entry],
+            ..JournalBatch::default()
+        };
+        alone.encode(&mut self.written).expect("a vector grows");
+    }
+
+    /// Takes them out as a row's body, and tells the sequence of the first; nothing when there is none. The room stays for the next.
+    fn take(&mut self, price_cursor: &str) -> Option<(u64, Bytes)> {
+        let first = self.first.take()?;
+        let cursor = JournalBatch {
+            price_cursor: price_cursor.to_owned(),
+            ..JournalBatch::default()
+        };
+        cursor.encode(&mut self.written).expect("a vector grows");
+        let body = Bytes::copy_from_slice(&self.written);
+        self.written.clear();
+        Some((first, body))
+    }
+}
+
+impl Extend<JournalEntry> for Entries {
+    fn extend<I: IntoIterator<Item = JournalEntry>>(&mut self, entries: I) {
+        entries.into_iter().for_each(|entry| self.add(entry));
     }
 }
 
@@ -192,17 +232,13 @@ impl<G: Ground> Led<G> {
         if self.decided.is_empty() {
             return None;
         }
-        let Decided {
-            messages,
-            replies,
-            entries,
-            dead,
-            spans,
-        } = std::mem::take(&mut self.decided);
-        work.dead.extend(dead);
+        let messages = std::mem::take(&mut self.decided.messages);
+        let replies = std::mem::take(&mut self.decided.replies);
+        let spans = std::mem::take(&mut self.decided.spans);
+        work.dead.append(&mut self.decided.dead);
         let mut row = None;
-        if !entries.is_empty() {
-            let batch = self.batch(entries);
+        if let Some((first, body)) = self.decided.entries.take(self.shard.price_cursor()) {
+            let batch = self.batch(first, body);
             row = Some(batch.row());
             work.batches.push(batch);
             if mutants::is(Mutant::SnapshotOfUncommitted) {
@@ -221,15 +257,9 @@ impl<G: Ground> Led<G> {
         })
     }
 
-    /// Makes a row of entries.
-    fn batch(&mut self, entries: Vec<JournalEntry>) -> Batch {
-        let first = entries.first().map_or(0, |entry| entry.sequence);
+    /// Makes a row of what was decided.
+    fn batch(&mut self, first: u64, body: Bytes) -> Batch {
         let sequence = self.shard.sequence();
-        let row = JournalBatch {
-            entries,
-            price_cursor: self.shard.price_cursor().to_owned(),
-        };
-        let body = Bytes::from(row.encode_to_vec());
         let state_hash = self.shard.hash();
         self.chain = chain(&self.chain, sequence, state_hash, &body);
         Batch {

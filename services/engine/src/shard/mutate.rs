@@ -86,7 +86,7 @@ impl Shard {
             request_id: request.request_id.clone(),
             kind: kind.into(),
             payload_hash: hash.into(),
-            account_id: account.to_string(),
+            account_id: account.as_str().to_owned(),
             outcome: Some(outcome.clone()),
         };
         self.remember(at, &record);

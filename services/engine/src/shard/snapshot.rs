@@ -26,7 +26,7 @@ impl Shard {
         let mut touched: Vec<(&AccountId, u64)> = self.touched.iter().map(|(id, sequence)| (id, *sequence)).collect();
         touched.sort_unstable();
         let accounts = touched.into_iter().map(|(account, sequence)| AccountSequence {
-            account_id: account.to_string(),
+            account_id: account.as_str().to_owned(),
             sequence,
         });
         Chunks {

@@ -117,7 +117,7 @@ impl View<'_> {
         let balance = |balance: &engine_core::Balance| {
             let total = balance.free.checked_add(balance.locked).unwrap_or(balance.free);
             v1::Balance {
-                currency_code: balance.currency.to_string(),
+                currency_code: balance.currency.as_str().to_owned(),
                 free: super::amount_text(balance.free, &balance.currency),
                 locked: super::amount_text(balance.locked, &balance.currency),
                 total: super::amount_text(total, &balance.currency),

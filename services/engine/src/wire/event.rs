@@ -34,15 +34,15 @@ pub fn write(state: &State, event: &Event) -> JournalEvent {
             instrument: Some(write_terms(instrument)),
         }),
         EventKind::WalletInitialized { account } => Kind::WalletInitialized(WalletInitialized {
-            account_id: account.to_string(),
+            account_id: account.as_str().to_owned(),
         }),
         EventKind::Deposited {
             account,
             currency,
             amount,
         } => Kind::Deposited(Deposited {
-            account_id: account.to_string(),
-            currency_code: currency.to_string(),
+            account_id: account.as_str().to_owned(),
+            currency_code: currency.as_str().to_owned(),
             amount: amount_text(*amount, currency),
         }),
         EventKind::Withdrawn {
@@ -50,8 +50,8 @@ pub fn write(state: &State, event: &Event) -> JournalEvent {
             currency,
             amount,
         } => Kind::Withdrawn(Withdrawn {
-            account_id: account.to_string(),
-            currency_code: currency.to_string(),
+            account_id: account.as_str().to_owned(),
+            currency_code: currency.as_str().to_owned(),
             amount: amount_text(*amount, currency),
         }),
         EventKind::TradeOpened { trade, quote } => {
@@ -164,15 +164,15 @@ pub fn write_trade(trade: &Trade, instrument: Option<&Instrument>) -> TradeState
     let price = |price: Option<Price>| price.map_or_else(String::new, |price| price_text(price, instrument));
     TradeState {
         number: trade.id.get(),
-        account_id: trade.account.to_string(),
-        symbol: trade.symbol.to_string(),
+        account_id: trade.account.as_str().to_owned(),
+        symbol: trade.symbol.as_str().to_owned(),
         side: write_side(trade.side).into(),
         quantity: quantity_text(Some(trade.quantity), instrument),
         opened_quantity: quantity_text(Some(trade.opened_quantity), instrument),
         entry_price: price(Some(trade.entry_price)),
         leverage: plain(trade.leverage.get()),
         margin: amount_text(trade.margin, &trade.currency),
-        currency_code: trade.currency.to_string(),
+        currency_code: trade.currency.as_str().to_owned(),
         stop_loss_price: price(trade.stop_loss),
         take_profit_price: price(trade.take_profit),
         liquidation_price: price(trade.liquidation_price),
@@ -271,7 +271,7 @@ fn read_trade(written: Option<&TradeState>) -> Result<Trade, Unreadable> {
 #[must_use]
 pub fn write_quote(quote: &TradableQuote, instrument: Option<&Instrument>) -> QuoteUsed {
     QuoteUsed {
-        symbol: quote.symbol.to_string(),
+        symbol: quote.symbol.as_str().to_owned(),
         bid: price_text(quote.bid, instrument),
         ask: price_text(quote.ask, instrument),
         venue_bid: plain(quote.venue_bid.get()),
@@ -299,9 +299,9 @@ fn read_quote(written: Option<&QuoteUsed>) -> Result<TradableQuote, Unreadable> 
 pub fn write_terms(it: &Instrument) -> InstrumentTerms {
     InstrumentTerms {
         instrument: Some(v1::Instrument {
-            symbol: it.symbol.to_string(),
-            base_currency_code: it.base.to_string(),
-            quote_currency_code: it.quote.to_string(),
+            symbol: it.symbol.as_str().to_owned(),
+            base_currency_code: it.base.as_str().to_owned(),
+            quote_currency_code: it.quote.as_str().to_owned(),
             tick_size: plain(it.tick.get()),
             step_size: plain(it.step.get()),
             quantity_min: plain(it.quantity_min.get()),
@@ -363,8 +363,8 @@ pub fn read_terms(terms: &InstrumentTerms) -> Result<Instrument, Unreadable> {
 
 fn write_line(line: &LedgerLine) -> JournalLine {
     let (kind, owner) = match &line.account {
-        LedgerAccount::Client(account) => (LedgerAccountKind::Client, account.to_string()),
-        LedgerAccount::Margin(account) => (LedgerAccountKind::Margin, account.to_string()),
+        LedgerAccount::Client(account) => (LedgerAccountKind::Client, account.as_str().to_owned()),
+        LedgerAccount::Margin(account) => (LedgerAccountKind::Margin, account.as_str().to_owned()),
         LedgerAccount::House => (LedgerAccountKind::House, String::new()),
         LedgerAccount::Fee => (LedgerAccountKind::Fee, String::new()),
         LedgerAccount::Cash => (LedgerAccountKind::Cash, String::new()),
@@ -372,7 +372,7 @@ fn write_line(line: &LedgerLine) -> JournalLine {
     JournalLine {
         ledger_account: kind.into(),
         account_id: owner,
-        currency_code: line.currency.to_string(),
+        currency_code: line.currency.as_str().to_owned(),
         amount: amount_text(line.amount, &line.currency),
     }
 }
