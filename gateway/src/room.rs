@@ -143,15 +143,15 @@ impl<C: Calls> Room<C> {
         told(self.send(call, shard, "", None, 0, command)?.await)
     }
 
-    fn send(
-        &self,
+    fn send<'a>(
+        &'a self,
         call: &Call,
         shard: u32,
         account_id: &str,
         request_id: Option<Uuid>,
         min_sequence: u64,
         command: Command,
-    ) -> Result<impl Future<Output = Result<contracts::bus::Reply, CallError>> + Send + use<C>, Failure> {
+    ) -> Result<impl Future<Output = Result<contracts::bus::Reply, CallError>> + Send + use<'a, C>, Failure> {
         let deadline = call.step();
         if deadline.left().is_zero() {
             return Err(Failure::Expired);
@@ -167,8 +167,7 @@ impl<C: Calls> Room<C> {
             command,
         });
         request.sent_at_us = now_us();
-        let calls = self.calls.clone();
-        Ok(async move { calls.call(request, deadline.at).await })
+        Ok(self.calls.call(request, deadline.at))
     }
 }
 

@@ -237,11 +237,14 @@ fn name(headers: &HeaderMap) -> HeaderValue {
         !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.iter().all(u8::is_ascii_graphic)
     };
     let given = headers.get(REQUEST_ID).filter(sane).cloned();
-    given.unwrap_or_else(|| {
+    let mut id = given.unwrap_or_else(|| {
         let mut digits = [0; Simple::LENGTH];
         let digits = Uuid::new_v4().simple().encode_lower(&mut digits);
         HeaderValue::from_str(digits).expect("hex digits are a header value")
-    })
+    });
+    // To HTTP/2 that means one that is not worth a place in its table, where each would push out what the next call has too.
+    id.set_sensitive(true);
+    id
 }
 
 /// Which origins browsers may call from, and what they may send and read.

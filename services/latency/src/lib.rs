@@ -92,8 +92,11 @@ pub fn recorded(traceparent: &str) -> Option<TraceId> {
     let mut parts = traceparent.split('-').skip(1);
     let (trace, flags) = (parts.next()?, parts.nth(1)?);
     let flags = u8::from_str_radix(flags, 16).ok()?;
+    if flags & 1 == 0 {
+        return None;
+    }
     let trace = TraceId::from_hex(trace).ok()?;
-    (flags & 1 == 1 && trace != TraceId::INVALID).then_some(trace)
+    (trace != TraceId::INVALID).then_some(trace)
 }
 
 #[derive(Debug)]
