@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-/// A fifth of the processor time of gateway and engine was the system's allocator.
+/// What was freed last is given out first, so it is in the caches still. The system's allocator took a fifth of the processor time of gateway
+/// and engine; one that gives out a whole page before it begins again kept their small pieces out of the caches.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
