@@ -20,8 +20,8 @@ use crate::backoff::Backoff;
 use crate::connect::{BLOCK, BusError, Commands, Redis};
 use crate::keys;
 
-/// About how many sequences a shard's stream keeps; older ones are read from the journal.
-pub const SEQUENCES_KEPT: u64 = 50_000;
+/// About how many sequences a shard's stream keeps, some ten MB of them; older ones are read from the journal.
+pub const SEQUENCES_KEPT: u64 = 20_000;
 const READ_MAX: usize = 1_024;
 
 /// The last sequence in the shard's stream; 0 when it is empty or gone.

@@ -20,7 +20,7 @@ pub(super) fn server(home: &Home) -> anyhow::Result<Server> {
     let socket = home.sockets().join("redis.sock");
     // A fresh link each time: the run directory may be new.
     super::link(&pid_file, &home.run.join("redis-0.pid"))?;
-    let settings: [(&str, &std::ffi::OsStr); 11] = [
+    let settings: [(&str, &std::ffi::OsStr); 13] = [
         ("port", "0".as_ref()),
         ("unixsocket", socket.as_os_str()),
         ("unixsocketperm", "700".as_ref()),
@@ -31,6 +31,10 @@ pub(super) fn server(home: &Home) -> anyhow::Result<Server> {
         ("appendfsync", "everysec".as_ref()),
         // The file of commands is enough; snapshots beside it would only cost forks.
         ("save", "".as_ref()),
+        // It is written anew when it has doubled. Most of it is messages that were answered long ago, so what a smaller one would do is keep
+        // a fork busy with compressing and copying what moves on within seconds; one of this size is read in a second or two.
+        ("auto-aof-rewrite-min-size", "256mb".as_ref()),
+        ("rdbcompression", "no".as_ref()),
         ("maxmemory-policy", "noeviction".as_ref()),
         ("loglevel", "notice".as_ref()),
     ];
