@@ -4,7 +4,7 @@
 //! first; a blind trim would drop work when two engines overlap.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use contracts::bus::Reply;
@@ -45,6 +45,9 @@ pub trait ShardBus: Send {
     /// The messages from position `skip` on, at most `count_max`, without taking them.
     fn peek(&mut self, skip: usize, count_max: usize) -> impl Future<Output = Result<Vec<Incoming>, BusError>> + Send;
 
+    /// The first message, as far as it is known from a wait that it ended and nothing was peeked since: to look costs no round trip.
+    fn head(&mut self) -> Option<Incoming>;
+
     /// Removes exactly these messages from the front; refuses (false) and removes nothing when others stand there.
     fn trim(&self, processed: &[Incoming]) -> impl Future<Output = Result<bool, BusError>> + Send;
 
@@ -73,6 +76,8 @@ pub struct RedisShardBus {
     bell: Arc<Bell>,
     /// The bell will ring once more.
     armed: bool,
+    /// What stood at the front when it rang, until the next peek.
+    head: Option<Incoming>,
     trim: Lua,
     _bell_stops: DropGuard,
 }
@@ -84,6 +89,19 @@ struct Bell {
     armed: Notify,
     /// Something is there.
     rung: Notify,
+    /// What: the first message.
+    head: Mutex<Option<Incoming>>,
+}
+
+impl Bell {
+    fn ring(&self, head: Incoming) {
+        *self.head() = Some(head);
+        self.rung.notify_one();
+    }
+
+    fn head(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.head.lock().expect("nothing panics while it holds this lock")
+    }
 }
 
 impl RedisShardBus {
@@ -103,6 +121,7 @@ impl RedisShardBus {
             connection,
             bell,
             armed: false,
+            head: None,
             trim: Lua::new(COMPARE_AND_TRIM),
             _bell_stops: stop.drop_guard(),
         }
@@ -144,9 +163,9 @@ async fn watch_queue(redis: Redis, requests: String, bell: Arc<Bell>) {
             .query_async(open)
             .await;
         match head {
-            Ok(Some(_)) => {
+            Ok(Some(head)) => {
                 backoff.reset();
-                bell.rung.notify_one();
+                bell.ring(head.into());
                 bell.armed.notified().await;
             }
             Ok(None) => backoff.reset(),
@@ -179,15 +198,21 @@ impl ShardBus for RedisShardBus {
         }
         self.bell.rung.notified().await;
         self.armed = false;
+        self.head = self.bell.head().take();
     }
 
     async fn peek(&mut self, skip: usize, count_max: usize) -> Result<Vec<Incoming>, BusError> {
+        self.head = None;
         let first = isize::try_from(skip).unwrap_or(isize::MAX);
         let last = first
             .saturating_add(isize::try_from(count_max).unwrap_or(isize::MAX))
             .saturating_sub(1);
         let raw: Vec<Vec<u8>> = self.connection.lrange(&self.requests, first, last).await?;
         Ok(raw.into_iter().map(Bytes::from).collect())
+    }
+
+    fn head(&mut self) -> Option<Incoming> {
+        self.head.take()
     }
 
     async fn trim(&self, processed: &[Incoming]) -> Result<bool, BusError> {

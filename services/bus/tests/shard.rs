@@ -112,6 +112,21 @@ async fn exactly_what_was_processed_is_trimmed_or_nothing() {
 }
 
 #[tokio::test]
+async fn what_ended_a_wait_is_known_until_the_next_look() {
+    let server = PrivateRedis::start().await;
+    let redis = Redis::open(&server.url()).unwrap();
+    let mut shard = shard(&redis).await;
+    push(&server, &[b"a", b"b"]).await;
+    assert_eq!(shard.head(), None, "nobody waited");
+    shard.wait().await;
+    assert_eq!(shard.head().unwrap(), "a");
+    assert_eq!(shard.head(), None);
+    shard.wait().await;
+    assert_eq!(shard.peek(0, 9).await.unwrap(), ["a", "b"]);
+    assert_eq!(shard.head(), None, "it may be trimmed by now");
+}
+
+#[tokio::test]
 async fn a_row_published_twice_is_read_once_and_as_it_was() {
     let server = PrivateRedis::start().await;
     let redis = Redis::open(&server.url()).unwrap();

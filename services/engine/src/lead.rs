@@ -211,7 +211,13 @@ impl<G: Ground> Leader<G> {
 
     /// Looks into the queues in which something may stand.
     async fn peek(&mut self) {
-        let stirred: Vec<&mut Led<G>> = self.led.values_mut().filter_map(Led::if_stirred).collect();
+        let mut stirred: Vec<&mut Led<G>> = self.led.values_mut().filter_map(Led::if_stirred).collect();
+        // A call that comes alone waits for no other look; where there are more, a look that finds several saves a round.
+        if let ([only], None) = (&mut stirred[..], &self.in_flight)
+            && only.take_head()
+        {
+            return;
+        }
         let share = (ROUND_MAX / stirred.len().max(1)).max(SHARE_MIN);
         join_all(stirred.into_iter().map(|led| led.peek(share))).await;
     }

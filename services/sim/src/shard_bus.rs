@@ -85,12 +85,18 @@ impl From<Broken> for BusError {
 pub struct SimShardBus {
     connection: Connection,
     shard: u32,
+    /// What ended the last wait.
+    head: Option<Incoming>,
 }
 
 impl SimShardBus {
     /// The queue of a shard as one process sees it.
     pub fn new(connection: Connection, shard: u32) -> Self {
-        Self { connection, shard }
+        Self {
+            connection,
+            shard,
+            head: None,
+        }
     }
 
     fn who(&self) -> u64 {
@@ -104,10 +110,12 @@ impl ShardBus for SimShardBus {
         loop {
             self.connection.process.pass().await;
             let rings = world.request_bell(self.shard).notified();
-            let is_there = world.with(|inner| {
-                !inner.redis_weather.is_away(inner.now_us) && !inner.redis.requests[self.shard as usize].is_empty()
+            let head = world.with(|inner| {
+                let is_away = inner.redis_weather.is_away(inner.now_us);
+                inner.redis.peek(self.shard, 0, 1).pop().filter(|_| !is_away)
             });
-            if is_there {
+            if head.is_some() {
+                self.head = head;
                 return;
             }
             let _looks_up = tokio::time::timeout(Duration::from_secs(1), rings).await;
@@ -116,6 +124,7 @@ impl ShardBus for SimShardBus {
 
     async fn peek(&mut self, skip: usize, count_max: usize) -> Result<Vec<Incoming>, BusError> {
         let (shard, who) = (self.shard, self.who());
+        self.head = None;
         let messages = self
             .connection
             .ask(|inner| {
@@ -130,6 +139,14 @@ impl ShardBus for SimShardBus {
             })
             .await?;
         Ok(messages)
+    }
+
+    fn head(&mut self) -> Option<Incoming> {
+        let head = self.head.take();
+        self.connection
+            .world
+            .with(|inner| inner.history.peeked(head.as_slice(), inner.now_us));
+        head
     }
 
     async fn trim(&self, processed: &[Incoming]) -> Result<bool, BusError> {

@@ -120,6 +120,13 @@ impl<G: Ground> Led<G> {
         self.stirred = true;
     }
 
+    /// Takes the message that ended the last wait for one as all that stands in the queue; false when it is not known.
+    pub(super) fn take_head(&mut self) -> bool {
+        self.messages.extend(self.bus.head());
+        self.stirred |= !self.messages.is_empty();
+        !self.messages.is_empty()
+    }
+
     /// Looks at what stands in the queue behind what is under way, at most `count_max` messages.
     pub(super) async fn peek(&mut self, count_max: usize) {
         match self.bus.peek(self.under_way, count_max).await {
