@@ -56,11 +56,8 @@ impl Line {
 
 pub(super) async fn run(target: &Target, plan: &Plan, per_second: f64, watch: &Watch) -> anyhow::Result<(Tally, Used)> {
     // More connections than in a closed loop may be needed: what the server takes long for piles up.
-    let wires: Vec<Line> = wires(target, plan.door, OPEN_CONNECTIONS)
-        .await?
-        .into_iter()
-        .map(Line::free)
-        .collect();
+    let lines = wires(target, plan.door, OPEN_CONNECTIONS).await?;
+    let lines: Rc<[Line]> = lines.into_iter().map(Line::free).collect();
     let idle = Rc::new(RefCell::new(sessions(plan.work, target, OPEN_PLACES)));
     let places = Rc::new(Semaphore::new(OPEN_PLACES));
     let counted = Rc::new(RefCell::new(Counted {
@@ -86,15 +83,14 @@ pub(super) async fn run(target: &Target, plan: &Plan, per_second: f64, watch: &W
         }
         begun += u64::from(counts);
         let place = Rc::clone(&places);
-        let (idle, counted) = (Rc::clone(&idle), Rc::clone(&counted));
-        // As client libraries do it: another connection is taken when those before it are full. One call on each in turn would cost both
-        // sides a system call or two for every call.
-        let line = wires.iter().find(|line| line.has_room()).or_else(|| wires.last());
-        let mut line = line.context("a connection")?.taken();
+        let (idle, counted, lines) = (Rc::clone(&idle), Rc::clone(&counted), Rc::clone(&lines));
         tokio::task::spawn_local(async move {
             let _place = place.acquire().await;
-            let Some(mut session) = idle.borrow_mut().pop() else {
-                return;
+            // As client libraries do it: another connection is taken when those before it are full. One call on each in turn would cost
+            // both sides a system call or two for every call. Not before there is a place, or all that wait would wait for one connection.
+            let line = lines.iter().find(|line| line.has_room()).map(Line::taken);
+            let (Some(mut line), Some(mut session)) = (line, idle.borrow_mut().pop()) else {
+                unreachable!("there are as many as places");
             };
             let call = session.next();
             let mut answer = line.call(&call, session.wants_trade()).await;
