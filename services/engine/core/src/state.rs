@@ -48,12 +48,42 @@ struct AccountSlot {
     hash: u128,
 }
 
+/// An open trade and what it hangs on. There are millions, so its numbers are as narrow as they can be, and its hash asks for no place that
+/// is a multiple of sixteen.
 #[derive(Clone)]
 struct TradeSlot {
     trade: Trade,
-    account: usize,
-    book: usize,
-    hash: u128,
+    account: u32,
+    book: u32,
+    hash: [u8; 16],
+}
+
+impl TradeSlot {
+    fn new(trade: Trade, account: usize, book: usize, hash: u128) -> Result<TradeSlot, Inconsistent> {
+        let narrow = |number| u32::try_from(number).map_err(|_| Inconsistent("more accounts than a shard can have"));
+        Ok(TradeSlot {
+            trade,
+            account: narrow(account)?,
+            book: narrow(book)?,
+            hash: hash.to_ne_bytes(),
+        })
+    }
+
+    fn account(&self) -> usize {
+        wide(self.account)
+    }
+
+    fn book(&self) -> usize {
+        wide(self.book)
+    }
+
+    fn hash(&self) -> u128 {
+        u128::from_ne_bytes(self.hash)
+    }
+}
+
+fn wide(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// An instrument with what hangs on it.

@@ -150,12 +150,7 @@ impl State {
         let hash = Entity::Trade(&trade).hash(&mut self.scratch);
         self.hash = self.hash.wrapping_add(hash);
         let id = trade.id;
-        let slot = Some(TradeSlot {
-            trade,
-            account,
-            book: book_number,
-            hash,
-        });
+        let slot = Some(TradeSlot::new(trade, account, book_number, hash)?);
         let number = match self.gaps.pop() {
             Some(number) => {
                 *self.trades.get_mut(number).ok_or(Inconsistent("no such slot"))? = slot;
@@ -220,7 +215,7 @@ impl State {
         }
         let book = self
             .books
-            .get_mut(slot.book)
+            .get_mut(slot.book())
             .ok_or(Inconsistent("no such instrument"))?;
         let before = notional(&slot.trade)?;
         book.triggers.remove(&slot.trade, book.instrument.tick);
@@ -231,13 +226,13 @@ impl State {
             .checked_sub(before)
             .ok_or(Inconsistent("an exposure is too large"))?;
         let hash = Entity::Trade(&slot.trade).hash(&mut self.scratch);
-        self.hash = self.hash.wrapping_sub(slot.hash).wrapping_add(hash);
-        slot.hash = hash;
+        self.hash = self.hash.wrapping_sub(slot.hash()).wrapping_add(hash);
+        slot.hash = hash.to_ne_bytes();
         let owner = self
             .accounts
-            .get_mut(slot.account)
+            .get_mut(slot.account())
             .ok_or(Inconsistent("no such account"))?;
-        owner.change_exposure(slot.book, grown)
+        owner.change_exposure(slot.book(), grown)
     }
 
     fn close_trade(&mut self, closing: &TradeClosing) -> Result<usize, Inconsistent> {
@@ -254,25 +249,25 @@ impl State {
         if slot.trade.account != closing.account {
             return Err(Inconsistent("the trade is another account's"));
         }
-        self.hash = self.hash.wrapping_sub(slot.hash);
+        self.hash = self.hash.wrapping_sub(slot.hash());
         let book = self
             .books
-            .get_mut(slot.book)
+            .get_mut(slot.book())
             .ok_or(Inconsistent("no such instrument"))?;
         book.triggers.remove(&slot.trade, book.instrument.tick);
         book.open = book.open.saturating_sub(1);
         let owner = self
             .accounts
-            .get_mut(slot.account)
+            .get_mut(slot.account())
             .ok_or(Inconsistent("no such account"))?;
         owner.open.remove(&closing.trade);
-        owner.change_exposure(slot.book, notional(&slot.trade)?.negated())?;
+        owner.change_exposure(slot.book(), notional(&slot.trade)?.negated())?;
         let closed = &mut owner.account.recently_closed;
         if closed.len() >= RECENTLY_CLOSED_MAX {
             closed.remove(0);
         }
         closed.push(closing.trade);
-        Ok(slot.account)
+        Ok(slot.account())
     }
 
     /// Moves the money. Nothing else does. `touched` is an account that has changed and is not hashed anew yet.
