@@ -246,7 +246,7 @@ mod tests {
                 let plan = plan(&postgres, statement, "'demo', 3, '', NULL, 0, 7, 1, 100").await;
                 assert!(!plan.contains("Sort"), "{by:?} {descending}\n{plan}");
                 assert!(
-                    plan.contains("using ledger_of_account on"),
+                    plan.contains("using ledger_entries_pkey on"),
                     "{by:?} {descending}\n{plan}"
                 );
                 let begins = plan

@@ -128,15 +128,16 @@ impl At {
     }
 
     fn operation(self, at: DateTime<Utc>, record: &OperationRecord) -> Result<OperationRow, RecorderError> {
+        // The outcome has the last fields, so its bytes are the record's last.
         let (refusal, result) = match &record.outcome {
-            Some(Outcome::Response(response)) => (None, response.to_vec()),
-            Some(Outcome::Failure(failure)) => (Some(failure.reason().code()), failure.encode_to_vec()),
-            None => (None, Vec::new()),
+            Some(Outcome::Response(response)) => (None, response.len()),
+            Some(Outcome::Failure(failure)) => (Some(failure.reason().code()), failure.encoded_len()),
+            None => (None, 0),
         };
         Ok(OperationRow {
             epoch: self.epoch,
             refusal,
-            result,
+            result_bytes: i32::try_from(result).map_err(|_| self.unreadable("the length of the answer"))?,
             // A principal is what a token says, and Postgres keeps no NUL in a text.
             principal: record.principal.replace('\0', "\u{fffd}"),
             request_id: Uuid::from_slice(&record.request_id).map_err(|_| self.unreadable("the request id"))?,

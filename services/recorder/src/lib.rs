@@ -11,18 +11,17 @@
 //! Everything but the candles can be made again: [`rebuild`]; and held against the journal: [`verify`].
 //!
 //! Reading order: `rows` (what the tables hold), `expand` (journal to rows, pure), `store` and
-//! `copy` (rows to tables), `run` (the loop), then `candles` and `imbalance`.
+//! `copy` (rows to tables), `run` (the loop), then `candles` and `totals`.
 
 mod candles;
 mod copy;
 mod error;
 mod expand;
-mod house;
-mod imbalance;
 mod metrics;
 mod rows;
 mod run;
 mod store;
+mod totals;
 pub mod verify;
 
 use std::time::Duration;
@@ -38,7 +37,7 @@ use crate::metrics::Metrics;
 pub struct Config {
     /// Where the price stream is.
     pub redis: bus::Redis,
-    /// Where the journal is and the read models go. Four connections are used at a time.
+    /// Where the journal is and the read models go. Three connections are used at a time.
     pub pool: sqlx::PgPool,
     /// Longest wait between two looks at an idle journal; after work it looks sooner. See [`Config::POLL`].
     pub poll: Duration,
@@ -58,8 +57,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Reco
     tokio::try_join!(
         run::follow(&config.pool, config.poll, &metrics, &shutdown),
         candles::follow(&config.redis, &config.pool, &metrics, &shutdown),
-        imbalance::follow(&config.pool, &metrics, &shutdown),
-        house::follow(&config.pool, &metrics, &shutdown),
+        totals::follow(&config.pool, &metrics, &shutdown),
     )?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use opentelemetry::metrics::{Counter, Gauge, Meter};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 
-use crate::house::Books;
+use crate::totals::Books;
 
 /// The recorder's instruments.
 #[derive(Debug)]

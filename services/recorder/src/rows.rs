@@ -49,9 +49,9 @@ pub(crate) struct OperationRow {
     pub(crate) done_at: DateTime<Utc>,
     /// Why it was refused; nothing when it was executed.
     pub(crate) refusal: Option<&'static str>,
-    /// The first answer, encoded.
-    pub(crate) result: Vec<u8>,
     pub(crate) record: Vec<u8>,
+    /// So many bytes at the end of the record are the first answer, encoded.
+    pub(crate) result_bytes: i32,
 }
 
 /// The quote behind one event.

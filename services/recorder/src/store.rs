@@ -137,7 +137,7 @@ fn column<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
 
 async fn insert_operations(connection: &mut PgConnection, rows: &[Of<'_, OperationRow>]) -> Result<(), RecorderError> {
     let sql =
-        "COPY operations (shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result)
+        "COPY operations (shard, principal, request_id, account_id, seq, kind, done_at, record, epoch, refusal, result_bytes)
                FROM STDIN (FORMAT BINARY)";
     let mut new = Rows::new();
     for (shard, row) in rows {
@@ -152,7 +152,7 @@ async fn insert_operations(connection: &mut PgConnection, rows: &[Of<'_, Operati
             &row.record,
             &row.epoch,
             &row.refusal,
-            &row.result,
+            &row.result_bytes,
         ]);
     }
     Ok(new.copy(connection, sql).await?)

@@ -109,7 +109,7 @@ impl Tables {
         compared.rows(&LEDGER, of.ledger.iter().map(ledger_cells).collect(), found);
 
         let sql = "SELECT ARRAY[o.principal, o.request_id::text, o.account_id, o.seq::text, o.kind::text, o.epoch::text, o.refusal,
-                       (extract(epoch FROM o.done_at) * 1000000)::bigint::text, encode(o.result, 'hex'), encode(o.record, 'hex')]
+                       (extract(epoch FROM o.done_at) * 1000000)::bigint::text, encode(o.operation_result, 'hex'), encode(o.record, 'hex')]
                    FROM operations o JOIN unnest($2::text[], $3::uuid[]) AS made (principal, request_id) USING (principal, request_id)
                    WHERE o.shard = $1";
         let principals: Vec<&str> = of.operations.iter().map(|row| row.principal.as_str()).collect();
@@ -450,6 +450,8 @@ fn ledger_cells(row: &LedgerRow) -> Cells {
 }
 
 fn operation_cells(row: &OperationRow) -> Cells {
+    let result = usize::try_from(row.result_bytes).unwrap_or(usize::MAX);
+    let (_, answer) = row.record.split_at(row.record.len().saturating_sub(result));
     vec![
         cell(&row.principal),
         cell(row.request_id),
@@ -459,7 +461,7 @@ fn operation_cells(row: &OperationRow) -> Cells {
         cell(row.epoch),
         nullable(row.refusal.as_ref()),
         cell(row.done_at.timestamp_micros()),
-        hex(&row.result),
+        hex(answer),
         hex(&row.record),
     ]
 }
