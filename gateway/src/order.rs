@@ -2,8 +2,7 @@
 //!
 //! Each order has an index behind it and a key that tells any two rows apart, so that pages neither repeat nor leave out a row.
 
-use std::cmp::Ordering;
-
+use contracts::bus::OpenTradesRequest;
 use contracts::names;
 use contracts::v1::Trade;
 use rust_decimal::Decimal;
@@ -54,11 +53,6 @@ impl<F: Field> Order<F> {
                 ))
             }
         }
-    }
-
-    /// In this direction.
-    fn turn(self, ordering: Ordering) -> Ordering {
-        if self.descending { ordering.reverse() } else { ordering }
     }
 }
 
@@ -128,23 +122,29 @@ impl TradeOrder {
                 let time = value.parse::<prost_types::Timestamp>();
                 value == NEVER || time.is_ok_and(|at| SECONDS.contains(&at.seconds) && at.to_string() == value)
             }
-            TradeField::RealisedProfit => value.parse::<Decimal>().is_ok(),
+            TradeField::RealisedProfit => value.parse::<Decimal>().is_ok_and(|it| it.to_string() == value),
         };
         if fits { Ok(()) } else { Err(page::foreign()) }
     }
 
-    /// Sorts what the engine holds open, and keeps what comes after a position. Nothing of it is closed.
-    pub fn arrange(self, open: &mut Vec<Trade>, after: Option<&Position>) {
-        let key = |profit: Decimal, number| match self.by {
-            TradeField::OpenTime | TradeField::CloseTime => (Decimal::ZERO, number),
-            TradeField::RealisedProfit => (profit, number),
-        };
-        let of = |trade: &Trade| key(profit(trade), number(trade));
-        if let Some(after) = after {
-            let after = key(after.value.parse().unwrap_or_default(), after.major);
-            open.retain(|trade| self.turn(of(trade).cmp(&after)).is_gt());
+    /// Asks the engine for what of the open trades can stand among the next `limit` after a position.
+    pub fn of_open(self, after: Option<&Position>, symbol: &str, limit: usize) -> OpenTradesRequest {
+        // What is open comes after all that is closed: behind a closed one stand all of them, or, latest first, none.
+        let after_closed = after.is_some_and(|after| self.by == TradeField::CloseTime && after.value != NEVER);
+        let limit = if after_closed && self.descending { 0 } else { limit };
+        let after = after.filter(|_| !after_closed);
+        let by_realised_profit = self.by == TradeField::RealisedProfit;
+        OpenTradesRequest {
+            symbol: symbol.to_owned(),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            by_realised_profit,
+            descending: self.descending,
+            after_number: after.map(|after| after.major),
+            after_realised_profit: match after {
+                Some(after) if by_realised_profit => after.value.clone(),
+                _ => String::new(),
+            },
         }
-        open.sort_by(|one, other| self.turn(of(one).cmp(&of(other))));
     }
 }
 
@@ -215,29 +215,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_is_paged_in_any_order_without_a_repeat_or_a_hole() {
-        let open = || vec![trade(1, "0.00"), trade(10, "-2.50"), trade(9, "0"), trade(2, "7.10")];
-        for (text, want) in [
-            ("open_time desc", [10, 9, 2, 1]),
-            ("open_time", [1, 2, 9, 10]),
-            ("close_time", [1, 2, 9, 10]),
-            ("close_time desc", [10, 9, 2, 1]),
-            ("realised_profit", [10, 1, 9, 2]),
-            ("realised_profit desc", [2, 9, 1, 10]),
+    fn the_engine_is_asked_for_what_can_stand_on_the_page() {
+        let open = trade(7, "-2.50");
+        let closed = Trade {
+            close_time: Some(prost_types::Timestamp { seconds: 5, nanos: 0 }),
+            ..open.clone()
+        };
+        for (text, after, limit, number, profit) in [
+            ("open_time desc", &open, 10, Some(7), ""),
+            ("open_time", &closed, 10, Some(7), ""),
+            ("close_time", &open, 10, Some(7), ""),
+            ("close_time desc", &open, 10, Some(7), ""),
+            ("close_time", &closed, 10, None, ""),
+            ("close_time desc", &closed, 0, None, ""),
+            ("realised_profit desc", &closed, 10, Some(7), "-2.50"),
         ] {
             let order = order(text);
-            let (mut seen, mut after) = (Vec::new(), None);
-            loop {
-                let mut rest = open();
-                order.arrange(&mut rest, after.as_ref());
-                let Some(first) = rest.first() else { break };
-                seen.push(number(first));
-                let position = order.position(first);
-                order.check(&position).unwrap();
-                after = Some(position);
-            }
-            assert_eq!(seen, want, "{text}");
+            let position = order.position(after);
+            order.check(&position).unwrap();
+            let asked = order.of_open(Some(&position), "SOL_USDC", 10);
+            let want = OpenTradesRequest {
+                symbol: "SOL_USDC".into(),
+                limit,
+                by_realised_profit: text.starts_with("realised"),
+                descending: text.ends_with("desc"),
+                after_number: number,
+                after_realised_profit: profit.into(),
+            };
+            assert_eq!(asked, want, "{text}");
         }
+        let first = order("close_time desc").of_open(None, "", 10);
+        assert_eq!((first.limit, first.after_number), (10, None));
     }
 
     #[test]
@@ -252,6 +260,7 @@ mod tests {
             ("close_time", "1.5"),
             ("close_time", "yesterday"),
             ("realised_profit", "infinity"),
+            ("realised_profit", "+1.50"),
             ("realised_profit", "'; --"),
         ] {
             assert!(order(text).check(&at(value)).is_err(), "{text} at {value}");

@@ -144,21 +144,18 @@ impl<C: Calls> Trades<C> {
         let position = |trade: &Trade| order.position(trade);
 
         let (account_id, symbol, min_sequence) = (it.account_id.clone(), it.symbol.clone(), it.min_sequence);
-        let of_engine = ListTradesRequest {
-            account_id: account_id.clone(),
-            min_sequence,
-            ..Default::default()
+        // One more than is shown. Nothing of what is closed is the engine's, but for the sequence that history has to reach.
+        let limit = size + 1;
+        let of_engine = match status {
+            TradeStatus::Closed => order.of_open(None, "", 0),
+            TradeStatus::Open | TradeStatus::Unspecified => order.of_open(after.as_ref(), &symbol, limit),
         };
         let now: Answer<ListTradesResponse> = self
             .0
-            .read(call, &account_id, min_sequence, Command::ListOpenTrades(of_engine))
+            .read(call, &account_id, min_sequence, Command::OpenTrades(of_engine))
             .await?;
         if status == TradeStatus::Open {
-            let mut rows = now.message.trades;
-            rows.retain(|trade| symbol.is_empty() || trade.symbol == symbol);
-            order.arrange(&mut rows, after.as_ref());
-            rows.truncate(size + 1);
-            let (trades, next_page_token) = page::cut(rows, size, filter, position);
+            let (trades, next_page_token) = page::cut(now.message.trades, size, filter, position);
             return Ok(ListTradesResponse {
                 trades,
                 next_page_token,
@@ -178,7 +175,7 @@ impl<C: Calls> Trades<C> {
             symbol: &symbol,
             order,
             after: after.as_ref(),
-            limit: size + 1,
+            limit,
         };
         let rows = self.0.history.trades(&wanted).await?;
         let (mut trades, next_page_token) = page::cut(rows, size, filter, position);

@@ -29,7 +29,7 @@ macro_rules! trades_by_number {
 }
 
 /// Trades in another order. What is closed stands in an index for it. What is open does not, because every trade would pay for it at
-/// its opening; an account's open trades are few enough that the engine tells all of them for every page.
+/// its opening; an account's open trades are few enough to be sorted for a page.
 macro_rules! trades_by {
     ($closed:literal, $open:literal, $value:literal, $than:literal, $desc:literal) => {
         concat!(

@@ -1,11 +1,13 @@
 //! One shard in memory: random lives. Replay equals live, a snapshot continues like its original, a repeat changes nothing.
 
-use contracts::bus::VenueQuote;
 use contracts::bus::request::Command;
-use contracts::v1;
+use contracts::bus::{OpenTradesRequest, VenueQuote, reply};
+use contracts::{names, v1};
 use engine::shard::Corrupt;
 use fuzz::life::{Life, START_US, Step, follower, journaled, sums_to_zero, through_snapshot};
 use proptest::prelude::*;
+use prost::Message as _;
+use rust_decimal::Decimal;
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -52,6 +54,66 @@ proptest! {
     }
 }
 
+/// What the shard says are the account's open trades.
+fn open_trades(life: &mut Life, account: u8, command: Command) -> Vec<v1::Trade> {
+    let request = life.request(account, command);
+    match life.shard.handle(life.at(), &request).reply.outcome {
+        Some(reply::Outcome::Response(bytes)) => v1::ListTradesResponse::decode(bytes).expect("a page").trades,
+        _ => Vec::new(),
+    }
+}
+
+/// By what trades may be ordered: number alone, or profit and then number.
+fn key(trade: &v1::Trade, by_realised_profit: bool) -> (Decimal, u64) {
+    let profit = trade
+        .realised_profit
+        .as_ref()
+        .expect("a profit")
+        .amount
+        .parse()
+        .expect("a number");
+    let (_, number) = names::parse_trade_id(&trade.trade_id).expect("an id");
+    (if by_realised_profit { profit } else { Decimal::ZERO }, number)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn pages_of_open_trades_put_together_are_all_of_them_in_order(
+        steps in proptest::collection::vec(step(), 60..200),
+        limit in 1..5u32,
+        by_realised_profit: bool,
+        descending: bool,
+        symbol in prop_oneof![Just(""), Just("SOL_USDC")],
+    ) {
+        let mut life = Life::begin();
+        for step in &steps {
+            life.take(step);
+        }
+        for account in 0..4 {
+            let mut all = open_trades(&mut life, account, Command::ListOpenTrades(v1::ListTradesRequest::default()));
+            all.retain(|trade| symbol.is_empty() || trade.symbol == symbol);
+            all.sort_by_key(|trade| key(trade, by_realised_profit));
+            if descending {
+                all.reverse();
+            }
+            let mut page = OpenTradesRequest { symbol: symbol.to_owned(), limit, by_realised_profit, descending, ..Default::default() };
+            let mut paged = Vec::new();
+            loop {
+                let trades = open_trades(&mut life, account, Command::OpenTrades(page.clone()));
+                prop_assert!(trades.len() <= limit as usize);
+                let Some(last) = trades.last() else { break };
+                page.after_number = Some(key(last, false).1);
+                page.after_realised_profit = last.realised_profit.as_ref().expect("a profit").amount.clone();
+                paged.extend(trades);
+                prop_assert!(paged.len() <= all.len(), "a page repeats");
+            }
+            prop_assert_eq!(paged, all);
+        }
+    }
+}
+
 #[test]
 fn a_gap_in_the_journal_is_refused() {
     let mut life = Life::begin();
@@ -77,7 +139,7 @@ fn an_id_from_the_future_or_the_past_is_never_executed() {
         request.request_id = ((time_ms << 80) | (7 << 76) | 1).to_be_bytes().to_vec().into();
         let handled = life.shard.handle(life.at(), &request);
         assert!(handled.entry.is_none());
-        let Some(contracts::bus::reply::Outcome::Failure(failure)) = handled.reply.outcome else {
+        let Some(reply::Outcome::Failure(failure)) = handled.reply.outcome else {
             panic!("executed")
         };
         assert_eq!(failure.reason(), reason);

@@ -216,9 +216,14 @@ fn played(request: Request) -> Reply {
         }),
         Command::GetTrade(it) if it.trade_id == trade(1).trade_id => failed(ErrorReason::TradeClosed, "closed already"),
         Command::GetTrade(_) => failed(ErrorReason::TradeNotFound, "this account has no such trade"),
-        Command::ListOpenTrades(_) => good(&|| {
+        Command::ListOpenTrades(_) => panic!("only gateways of before ask this"),
+        Command::OpenTrades(it) => good(&|| {
+            // The second is open, and stands between those that are not.
+            let follows = it
+                .after_number
+                .is_none_or(|after| if it.descending { after > 2 } else { after < 2 });
             v1::ListTradesResponse {
-                trades: vec![trade(2)],
+                trades: vec![trade(2); usize::from(it.limit > 0 && follows)],
                 sequence,
                 ..Default::default()
             }

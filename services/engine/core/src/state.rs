@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Bound;
 
 use crate::account::Account;
 use crate::canonical::{Counters, Entity, LedgerBalance};
@@ -199,7 +200,16 @@ impl State {
 
     /// The open trades of one account, by ascending number.
     pub fn trades_of(&self, account: &AccountId) -> impl Iterator<Item = &Trade> {
-        let open = self.account_slot(account).map(|slot| &slot.open);
+        self.trades_between(account, (Bound::Unbounded, Bound::Unbounded))
+    }
+
+    /// Those of the open trades of one account whose numbers lie between these, by number from either end.
+    pub fn trades_between(
+        &self,
+        account: &AccountId,
+        numbers: (Bound<TradeId>, Bound<TradeId>),
+    ) -> impl DoubleEndedIterator<Item = &Trade> {
+        let open = self.account_slot(account).map(|slot| slot.open.range(numbers));
         open.into_iter().flatten().filter_map(|id| self.trade(*id))
     }
 

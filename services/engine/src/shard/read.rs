@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use super::{Handled, Shard};
 use crate::window::{OperationKey, micros};
+use crate::wire::page::Page;
 use crate::wire::{command, refusal};
 
 /// The settlement currency that a summary is in.
@@ -77,13 +78,12 @@ impl Shard {
             Sent::ListOpenTrades(_) => {
                 let account = account()?;
                 self.state.account(&account).ok_or_else(|| no_account(&account))?;
-                let trades = view.open_trades(&account);
-                Ok(v1::ListTradesResponse {
-                    trades,
-                    next_page_token: String::new(),
-                    sequence: self.sequence,
-                }
-                .encode_to_vec())
+                Ok(self.trades(view.open_trades(&account)))
+            }
+            Sent::OpenTrades(it) => {
+                let account = account()?;
+                self.state.account(&account).ok_or_else(|| no_account(&account))?;
+                Ok(self.trades(view.page_of_open_trades(&account, &Page::read(it)?)))
             }
             Sent::ListInstruments(_) => Ok(v1::ListInstrumentsResponse {
                 instruments: view.instruments(),
@@ -120,6 +120,15 @@ impl Shard {
             | Sent::CloseTrade(_)
             | Sent::ModifyTrade(_) => Err(command::invalid("command", "is a mutation")),
         }
+    }
+
+    fn trades(&self, trades: Vec<v1::Trade>) -> Vec<u8> {
+        let answer = v1::ListTradesResponse {
+            trades,
+            next_page_token: String::new(),
+            sequence: self.sequence,
+        };
+        answer.encode_to_vec()
     }
 
     fn operation(&self, request: &Request, id: &str) -> Result<Vec<u8>, Failure> {

@@ -10,6 +10,7 @@ use engine_core::{
 use prost::Message as _;
 
 use super::event::{write_quote, write_reason, write_terms, write_trade};
+use super::page::Page;
 use super::{moment, money, price_text, quantity_text, time};
 
 /// Where answers are read from: one shard at one moment.
@@ -178,13 +179,20 @@ impl View<'_> {
     /// The account's open trades, newest first, each at the current quote.
     #[must_use]
     pub fn open_trades(&self, account: &AccountId) -> Vec<v1::Trade> {
-        let mut trades: Vec<v1::Trade> = self
-            .state
-            .trades_of(account)
-            .map(|trade| self.open_trade(trade, self.market.tradable(&trade.symbol).as_ref(), 0))
-            .collect();
+        let mut trades: Vec<v1::Trade> = self.state.trades_of(account).map(|trade| self.now(trade)).collect();
         trades.reverse();
         trades
+    }
+
+    /// Those on a page, each at the current quote.
+    #[must_use]
+    pub fn page_of_open_trades(&self, account: &AccountId, page: &Page) -> Vec<v1::Trade> {
+        let trades = page.of(self.state, account);
+        trades.into_iter().map(|trade| self.now(trade)).collect()
+    }
+
+    fn now(&self, trade: &Trade) -> v1::Trade {
+        self.open_trade(trade, self.market.tradable(&trade.symbol).as_ref(), 0)
     }
 
     /// All instruments, by symbol.

@@ -34,6 +34,7 @@ pub fn kind_of(sent: &Sent) -> Option<OperationKind> {
         | Sent::GetAccountSummary(_)
         | Sent::GetTrade(_)
         | Sent::ListOpenTrades(_)
+        | Sent::OpenTrades(_)
         | Sent::ListInstruments(_)
         | Sent::GetQuote(_)
         | Sent::GetOperation(_)

@@ -1,11 +1,12 @@
 //! The bridge between two vocabularies: bus and public messages on one side, the core's types on the other.
 //!
-//! [`command`] reads requests, [`answer`] writes responses, [`refusal`] writes failures, [`event`] writes and reads the journal. Nothing
+//! [`command`] reads requests, [`page`] those for a list, [`answer`] writes responses, [`refusal`] writes failures, [`event`] writes and reads the journal. Nothing
 //! outside this directory sees both.
 
 pub mod answer;
 pub mod command;
 pub mod event;
+pub mod page;
 pub mod refusal;
 
 use contracts::v1;
