@@ -333,7 +333,7 @@ impl Striker<'_> {
         while cut < BACKENDS {
             let ended = sqlx::query_scalar::<_, i64>(
                 "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity \
-                 WHERE state = 'active' AND query LIKE 'WITH input AS%' AND pid <> pg_backend_pid()",
+                 WHERE state = 'active' AND query LIKE 'WITH head AS%' AND pid <> pg_backend_pid()",
             );
             cut += ended.fetch_one(&self.mesh.pool).await.unwrap_or(0).cast_unsigned();
             self.mind()?;

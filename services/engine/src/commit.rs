@@ -1,4 +1,4 @@
-//! The commit of a round: what all shards of this process decided, in one transaction.
+//! The commit of a round: what all shards of this process decided, in one transaction, and dead letters before it.
 //!
 //! A commit whose answer is lost is settled, never guessed: the round waits until the journal itself says whether its rows are there.
 

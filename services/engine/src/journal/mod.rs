@@ -222,7 +222,8 @@ pub trait Journal: Clone + Send + Sync + 'static {
     /// Says that this engine runs no longer.
     fn retire(&self, owner: &Owner) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// Writes rows, at most one a shard, in one transaction. An error says nothing about whether they were written: see `settle`.
+    /// Writes rows, at most one a shard, in one transaction, and before them dead letters, each once however often it is written. An error
+    /// says nothing about whether they were written: see `settle`.
     fn commit(
         &self,
         batches: &[Batch],

@@ -18,7 +18,7 @@ use super::{
 use crate::poison::{ENDED_MAX, POISON_FOR};
 
 /// Arguments of a commit, and what they hold of a batch besides its body, roughly. Bytes.
-const ARGUMENTS: usize = 13;
+const ARGUMENTS: usize = 8;
 const BYTES_BESIDE_BODY: usize = 192;
 
 /// [`Journal`] in Postgres.
@@ -124,6 +124,40 @@ impl PgJournal {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Writes dead letters. One that was put back on its queue and dies again is open again; any other is there once.
+    async fn bury(&self, dead: &[DeadLetter]) -> Result<(), JournalError> {
+        // A statement may not touch a row twice, so what came twice in one batch is one letter here already.
+        let mut known = HashSet::new();
+        let dead: Vec<&DeadLetter> = dead
+            .iter()
+            .filter(|letter| known.insert((letter.shard, letter.digest)))
+            .collect();
+        let shards: Vec<i32> = dead.iter().map(|letter| signed(letter.shard)).collect();
+        let digests: Vec<&[u8]> = dead.iter().map(|letter| letter.digest.as_slice()).collect();
+        let bodies: Vec<&[u8]> = dead.iter().map(|letter| letter.body.as_ref()).collect();
+        let bytes: Vec<i64> = dead
+            .iter()
+            .map(|letter| i64::try_from(letter.bytes).unwrap_or(i64::MAX))
+            .collect();
+        let reasons: Vec<&str> = dead.iter().map(|letter| letter.reason).collect();
+        bounded(
+            sqlx::query(
+                "INSERT INTO dead_letters (shard, digest, body, reason, bytes) \
+                 SELECT * FROM unnest($1::int[], $2::bytea[], $3::bytea[], $4::text[], $5::bigint[]) \
+                 ON CONFLICT (shard, digest) DO UPDATE SET resolved_at = NULL, resolution = NULL, received_at = clock_timestamp() \
+                 WHERE dead_letters.resolution = 'REQUEUED'",
+            )
+            .bind(shards)
+            .bind(digests)
+            .bind(bodies)
+            .bind(reasons)
+            .bind(bytes)
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
     }
 
     /// The database's clock, microseconds since the epoch.
@@ -278,6 +312,12 @@ impl Journal for PgJournal {
     }
 
     async fn commit(&self, batches: &[Batch], dead: &[DeadLetter]) -> Result<Vec<Verdict>, JournalError> {
+        if !dead.is_empty() {
+            self.bury(dead).await?;
+        }
+        if batches.is_empty() {
+            return Ok(Vec::new());
+        }
         let shards: Vec<i32> = batches.iter().map(|batch| signed(batch.shard)).collect();
         let epochs: Vec<i64> = batches.iter().map(|batch| big(batch.epoch)).collect();
         let before: Vec<i64> = batches.iter().map(|batch| big(batch.sequence_before)).collect();
@@ -289,44 +329,20 @@ impl Journal for PgJournal {
             .map(|batch| batch.state_hash.to_be_bytes().to_vec())
             .collect();
         let chains: Vec<&[u8]> = batches.iter().map(|batch| batch.chain.as_slice()).collect();
-        // One statement may not touch a row twice, so what came twice in one batch is one letter here already.
-        let mut known = HashSet::new();
-        let dead: Vec<&DeadLetter> = dead
-            .iter()
-            .filter(|letter| known.insert((letter.shard, letter.digest)))
-            .collect();
-        let dead_shards: Vec<i32> = dead.iter().map(|letter| signed(letter.shard)).collect();
-        let dead_digests: Vec<&[u8]> = dead.iter().map(|letter| letter.digest.as_slice()).collect();
-        let dead_bodies: Vec<&[u8]> = dead.iter().map(|letter| letter.body.as_ref()).collect();
-        let dead_bytes: Vec<i64> = dead
-            .iter()
-            .map(|letter| i64::try_from(letter.bytes).unwrap_or(i64::MAX))
-            .collect();
-        let dead_reasons: Vec<&str> = dead.iter().map(|letter| letter.reason).collect();
-        // One statement is one transaction and one round trip; a fenced shard does not hold back the others. A dead letter that was put
-        // back on its queue and dies again is open again.
+        // One statement is one transaction and one round trip; a fenced shard does not hold back the others.
         let mut arguments = PgArguments::default();
         // All at once: a buffer that doubles until the bodies fit has the kernel clear new pages in every round.
         let bytes = batches.iter().map(|batch| batch.body.len() + BYTES_BESIDE_BODY).sum();
         arguments.reserve(ARGUMENTS, bytes);
         let committed = bounded(
             sqlx::query_with(
-                "WITH input AS ( \
-                   SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::bytea[], $7::bytea[], $8::bytea[]) \
-                   AS i(shard, epoch, before, last, batch, body, state_hash, chain)), \
-                 head AS ( \
+                "WITH head AS ( \
                    UPDATE shard_head h SET seq = i.last, batch = i.batch, chain = i.chain \
-                   FROM input i WHERE h.shard = i.shard AND h.epoch = i.epoch AND h.seq = i.before RETURNING h.shard), \
-                 rows AS ( \
-                   INSERT INTO journal (shard, first_seq, last_seq, epoch, batch, body, state_hash, chain) \
-                   SELECT i.shard, i.before + 1, i.last, i.epoch, i.batch, i.body, i.state_hash, i.chain \
-                   FROM input i JOIN head USING (shard)), \
-                 dead AS ( \
-                   INSERT INTO dead_letters (shard, digest, body, reason, bytes) \
-                   SELECT * FROM unnest($9::int[], $10::bytea[], $11::bytea[], $12::text[], $13::bigint[]) \
-                   ON CONFLICT (shard, digest) DO UPDATE SET resolved_at = NULL, resolution = NULL, received_at = clock_timestamp() \
-                   WHERE dead_letters.resolution = 'REQUEUED') \
-                 SELECT shard FROM head",
+                   FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::bytea[], $7::bytea[], $8::bytea[]) \
+                   AS i(shard, epoch, before, last, batch, body, state_hash, chain) \
+                   WHERE h.shard = i.shard AND h.epoch = i.epoch AND h.seq = i.before RETURNING i.*) \
+                 INSERT INTO journal (shard, first_seq, last_seq, epoch, batch, body, state_hash, chain) \
+                 SELECT shard, before + 1, last, epoch, batch, body, state_hash, chain FROM head RETURNING shard",
                 arguments,
             )
             .bind(&shards)
@@ -337,11 +353,6 @@ impl Journal for PgJournal {
             .bind(bodies)
             .bind(hashes)
             .bind(chains)
-            .bind(dead_shards)
-            .bind(dead_digests)
-            .bind(dead_bodies)
-            .bind(dead_reasons)
-            .bind(dead_bytes)
             .fetch_all(&self.pool),
         )
         .await?;
