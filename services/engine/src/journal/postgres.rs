@@ -1,4 +1,6 @@
-//! The journal's statements.
+//! The journal's statements; those of snapshots are in `snapshots`.
+
+mod snapshots;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -12,8 +14,8 @@ use sqlx::{Arguments as _, PgPool, Row as _};
 use uuid::Uuid;
 
 use super::{
-    Batch, DeadLetter, Engine, Head, Journal, JournalError, LEASE, Owner, PRUNED_MAX, RUNNING, Row, SNAPSHOTS_KEPT,
-    STATEMENT_TIMEOUT, SnapshotHead, Verdict,
+    Batch, DeadLetter, Engine, Head, Journal, JournalError, LEASE, Owner, PRUNED_MAX, RUNNING, Row, STATEMENT_TIMEOUT,
+    SnapshotHead, Verdict,
 };
 use crate::poison::{ENDED_MAX, POISON_FOR};
 
@@ -458,86 +460,15 @@ impl Journal for PgJournal {
     }
 
     async fn snapshots(&self, shard: u32) -> Result<Vec<SnapshotHead>, JournalError> {
-        let rows = bounded(
-            sqlx::query("SELECT seq, state_hash, chain, chunks FROM snapshot_head WHERE shard = $1 ORDER BY seq DESC")
-                .bind(signed(shard))
-                .fetch_all(&self.pool),
-        )
-        .await?;
-        let read = |row: &PgRow| -> Result<SnapshotHead, sqlx::Error> {
-            Ok(SnapshotHead {
-                sequence: natural(row.try_get(0)?),
-                state_hash: hash(&row.try_get::<Vec<u8>, _>(1)?),
-                chain: digest(&row.try_get::<Vec<u8>, _>(2)?),
-                chunks: u32::try_from(row.try_get::<i32, _>(3)?).unwrap_or(0),
-            })
-        };
-        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+        snapshots::heads(&self.pool, shard).await
     }
 
     async fn chunk(&self, shard: u32, sequence: u64, n: u32) -> Result<Option<(Bytes, [u8; 32])>, JournalError> {
-        let row = bounded(
-            sqlx::query("SELECT body, digest FROM snapshot_chunk WHERE shard = $1 AND seq = $2 AND n = $3")
-                .bind(signed(shard))
-                .bind(big(sequence))
-                .bind(signed(n))
-                .fetch_optional(&self.pool),
-        )
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some((
-            Bytes::from(row.try_get::<Vec<u8>, _>(0)?),
-            digest(&row.try_get::<Vec<u8>, _>(1)?),
-        )))
+        snapshots::chunk(&self.pool, shard, sequence, n).await
     }
 
     async fn write_snapshot(&self, shard: u32, head: &SnapshotHead, chunks: &[Bytes]) -> Result<(), JournalError> {
-        for (n, body) in chunks.iter().enumerate() {
-            bounded(
-                sqlx::query(
-                    "INSERT INTO snapshot_chunk (shard, seq, n, body, digest) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-                )
-                .bind(signed(shard))
-                .bind(big(head.sequence))
-                .bind(i32::try_from(n).expect("few chunks"))
-                .bind(body.as_ref())
-                .bind(blake3::hash(body).as_bytes().as_slice())
-                .execute(&self.pool),
-            )
-            .await?;
-        }
-        bounded(
-            sqlx::query(
-                "INSERT INTO snapshot_head (shard, seq, state_hash, chain, chunks) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-            )
-            .bind(signed(shard))
-            .bind(big(head.sequence))
-            .bind(head.state_hash.to_be_bytes().as_slice())
-            .bind(head.chain.as_slice())
-            .bind(signed(head.chunks))
-            .execute(&self.pool),
-        )
-        .await?;
-        // Heads go first, so that a head always means a whole snapshot; then the chunks that no head names and no writer is at.
-        bounded(
-            sqlx::query(
-                "DELETE FROM snapshot_head WHERE shard = $1 AND seq NOT IN \
-                 (SELECT seq FROM snapshot_head WHERE shard = $1 ORDER BY seq DESC LIMIT $2)",
-            )
-            .bind(signed(shard))
-            .bind(SNAPSHOTS_KEPT)
-            .execute(&self.pool),
-        )
-        .await?;
-        bounded(
-            sqlx::query(
-                "DELETE FROM snapshot_chunk WHERE shard = $1 AND seq < (SELECT min(seq) FROM snapshot_head WHERE shard = $1)",
-            )
-            .bind(signed(shard))
-            .execute(&self.pool),
-        )
-        .await?;
-        Ok(())
+        snapshots::write(&self.pool, shard, head, chunks).await
     }
 
     async fn prune(&self, shard: u32, up_to: u64, older_than: Duration) -> Result<u64, JournalError> {
