@@ -356,10 +356,14 @@ impl Compared {
 
     /// Compares rows that must be the same and no others.
     fn rows(&mut self, table: &Table, made: Vec<Cells>, found: Vec<Cells>) {
-        let mut found: HashMap<Cells, Cells> = found
-            .into_iter()
-            .map(|cells| (cells[..table.key].to_vec(), cells))
-            .collect();
+        let mut rows: HashMap<Cells, Cells> = HashMap::with_capacity(found.len());
+        for cells in found {
+            // Not every table has a key that keeps a row from standing there again.
+            if let Some(other) = rows.insert(cells[..table.key].to_vec(), cells) {
+                self.say(format!("{} stands there twice", self.name(table, &other)));
+            }
+        }
+        let mut found = rows;
         for made in made {
             match found.remove(&made[..table.key]) {
                 None => self.say(format!("{} is missing", self.name(table, &made))),

@@ -174,6 +174,17 @@ const FORGERIES: &[(&str, &str, &[&str])] = &[
             "venue_bid is 198.98, the journal says 199.98",
         ],
     ),
+    (
+        "INSERT INTO prices_used SELECT * FROM prices_used WHERE shard = 0 AND trade_number = 1 AND kind = 'TRADE_OPENED'",
+        "DELETE FROM prices_used WHERE ctid = (SELECT max(ctid) FROM prices_used WHERE shard = 0 AND trade_number = 1 AND kind = 'TRADE_OPENED')",
+        &["prices_used of shard 0, seq", "stands there twice"],
+    ),
+    (
+        "INSERT INTO ledger_entries SELECT shard, seq, line, event, kind, 'mallory', ledger_account, currency_code, amount, booked_at \
+         FROM ledger_entries WHERE shard = 0 AND seq = {deposit} AND line = 1",
+        "DELETE FROM ledger_entries WHERE account_id = 'mallory'",
+        &["ledger_entries of shard 0, seq {deposit}, line 1 stands there twice"],
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Every journal event expanded into its rows, and the journals that must be refused.
 
 use contracts::bus::{
-    Deposited, InstrumentConfigured, JournalLine, QuoteUsed, TradeClosed, TradeModified, TradeOpened,
+    Deposited, Failure, InstrumentConfigured, JournalLine, QuoteUsed, TradeClosed, TradeModified, TradeOpened,
     WalletInitialized, Withdrawn,
 };
 
@@ -172,6 +172,28 @@ fn at(sequence: u64) -> DateTime<Utc> {
 
 fn number(text: &str) -> Decimal {
     text.parse().unwrap()
+}
+
+#[test]
+fn the_first_answer_is_the_end_of_the_record() {
+    let refusal = Failure {
+        message: "too little".into(),
+        ..Failure::default()
+    };
+    for (outcome, answer) in [
+        (Some(Outcome::Response(b"done".to_vec().into())), b"done".to_vec()),
+        (Some(Outcome::Failure(refusal.clone())), refusal.encode_to_vec()),
+        (None, Vec::new()),
+    ] {
+        let operation = OperationRecord {
+            outcome,
+            ..operation(1)
+        };
+        let expansion = expand(7, 0, &[row(vec![entry(1, Some(operation), Vec::new())])]).unwrap();
+        let recorded = &expansion.operations[0];
+        let answer_at = recorded.record.len() - usize::try_from(recorded.result_bytes).unwrap();
+        assert_eq!(recorded.record[answer_at..], answer, "{recorded:?}");
+    }
 }
 
 #[test]
