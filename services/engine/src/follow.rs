@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::config::Snapshots;
 use crate::journal::{Head, Journal, JournalError, Row, SnapshotHead};
-use crate::recover::{self, ROWS_MAX, RecoverError, Replica, encoded, millis};
+use crate::recover::{self, ROWS_MAX, RecoverError, Replica, millis};
 use crate::shard::Corrupt;
 use crate::window::Limits;
 
@@ -321,9 +321,8 @@ async fn encode_in_turns(place: &Place, held: Held) -> Option<Encoded> {
 
 /// Encodes chunk by chunk; nothing when a leader came in between. Other tasks of this thread wait for one chunk at most.
 async fn encode(place: &Place, replica: &Replica) -> Option<(SnapshotHead, Vec<Bytes>)> {
-    let mut left = replica.shard.chunks();
     let mut chunks = Vec::new();
-    while let Some(chunk) = left.next().as_ref().map(encoded) {
+    for chunk in replica.shard.chunks() {
         chunks.push(chunk);
         tokio::task::yield_now().await;
         if place.wanted.load(Ordering::Relaxed) {

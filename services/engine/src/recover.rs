@@ -1,8 +1,6 @@
 //! Bringing a shard back: the newest snapshot that verifies, then the journal after it, every hash compared.
 
 use bytes::Bytes;
-use contracts::bus::{JournalBatch, SnapshotChunk};
-use prost::Message as _;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 use tokio::time::Instant;
@@ -123,12 +121,7 @@ impl Replica {
                 what: "a journal row".to_owned(),
             });
         }
-        let batch = JournalBatch::decode(row.body.clone()).map_err(|cause| Corrupt::Entry {
-            shard: number,
-            sequence: row.first,
-            what: cause.to_string(),
-        })?;
-        self.shard.replay(&batch)?;
+        self.shard.replay(&row.body)?;
         if self.shard.sequence() != row.last {
             return Err(Corrupt::Gap {
                 shard: number,
@@ -164,13 +157,8 @@ impl Replica {
 /// What a snapshot of a shard consists of, given the journal's hash at its sequence.
 #[must_use]
 pub(crate) fn snapshot_of(shard: &Shard, chain: [u8; 32]) -> (SnapshotHead, Vec<Bytes>) {
-    let chunks: Vec<Bytes> = shard.chunks().map(|chunk| encoded(&chunk)).collect();
+    let chunks: Vec<Bytes> = shard.chunks().collect();
     (head_over(shard, chain, &chunks), chunks)
-}
-
-/// A chunk as it is stored.
-pub(crate) fn encoded(chunk: &SnapshotChunk) -> Bytes {
-    chunk.encode_to_vec().into()
 }
 
 fn head_over(shard: &Shard, chain: [u8; 32], chunks: &[Bytes]) -> SnapshotHead {
@@ -216,7 +204,7 @@ pub(crate) async fn load<J: Journal>(
         if blake3::hash(&body).as_bytes() != &digest {
             return Err(damaged(&format!("chunk {n}")).into());
         }
-        chunks.push(SnapshotChunk::decode(body).map_err(|_| damaged(&format!("chunk {n}")))?);
+        chunks.push(body);
     }
     let shard = apart(|| Shard::restore(number, limits, head.sequence, chunks))?;
     if shard.hash() != head.state_hash {

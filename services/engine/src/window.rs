@@ -9,11 +9,14 @@ use std::sync::Arc;
 
 use bus::mutants::{self, Mutant};
 use contracts::bus::operation_record::Outcome;
-use contracts::bus::{OperationRecord, WindowEntry};
+use contracts::bus::{Failure, OperationRecord};
 use engine_core::Timestamp;
 use indexmap::IndexMap;
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use crate::wire::borrowed::{self, Borrowed as _};
+use crate::wire::event::{Unreadable, unreadable};
 
 /// How much a window remembers. One deployment has one: a journal replays only under the limits it was written under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,46 @@ impl OperationKey {
     }
 }
 
+/// An operation with its first answer, as it stands in the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Journaled<'a> {
+    bytes: &'a [u8],
+    principal: &'a str,
+    request_id: &'a [u8],
+    account_id: &'a str,
+}
+
+impl<'a> Journaled<'a> {
+    /// Reads an encoded `OperationRecord`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Unreadable> {
+        let it = borrowed::OperationRecord::read(bytes)?;
+        if it.failure.is_some_and(|failure| Failure::decode(failure).is_err()) {
+            return Err(unreadable("failure"));
+        }
+        Ok(Self {
+            bytes,
+            principal: it.principal,
+            request_id: it.request_id,
+            account_id: it.account_id,
+        })
+    }
+
+    /// Account it was for.
+    #[must_use]
+    pub fn account_id(&self) -> &'a str {
+        self.account_id
+    }
+
+    /// How it is found; nothing when its id is not 16 bytes.
+    fn key(&self) -> Option<OperationKey> {
+        let id: [u8; 16] = self.request_id.try_into().ok()?;
+        Some(OperationKey::new(self.principal, id))
+    }
+}
+
 /// An operation with its first answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remembered {
@@ -94,19 +137,19 @@ pub enum Lookup {
 
 /// A remembered operation as it is kept: its bytes, because there are millions and hardly one is ever asked for again.
 #[derive(Debug)]
-struct Kept {
-    sequence: u64,
-    at: Timestamp,
+pub(crate) struct Kept {
+    pub(crate) sequence: u64,
+    pub(crate) at: Timestamp,
     /// Encoded `OperationRecord`.
-    record: Box<[u8]>,
+    pub(crate) record: Box<[u8]>,
 }
 
 impl Kept {
-    fn of(sequence: u64, at: Timestamp, record: &OperationRecord) -> Self {
+    fn of(sequence: u64, at: Timestamp, operation: &Journaled<'_>) -> Self {
         Self {
             sequence,
             at,
-            record: record.encode_to_vec().into_boxed_slice(),
+            record: operation.bytes.into(),
         }
     }
 
@@ -118,7 +161,7 @@ impl Kept {
         Remembered {
             sequence: self.sequence,
             at: self.at,
-            record: OperationRecord::decode(&*self.record).expect("we encoded it"),
+            record: OperationRecord::decode(&*self.record).expect("it was read when it was journaled"),
         }
     }
 }
@@ -209,8 +252,8 @@ impl Window {
     }
 
     /// Remembers an operation, and forgets what is too old or too much.
-    pub fn insert(&mut self, sequence: u64, at: Timestamp, record: &OperationRecord) {
-        self.place(Kept::of(sequence, at, record), record);
+    pub fn insert(&mut self, sequence: u64, at: Timestamp, operation: &Journaled<'_>) {
+        self.place(Kept::of(sequence, at, operation), operation);
         self.horizon_ms = self.horizon_at(at);
         while let Some(bucket) = self.buckets.first_entry() {
             let bucket_end = (*bucket.key() + 1) * self.limits.bucket_ms;
@@ -229,11 +272,8 @@ impl Window {
     }
 
     /// Puts an entry of a snapshot back, with the horizon that goes with it set by [`Window::set_horizon`].
-    pub fn restore(&mut self, entry: &WindowEntry) -> Option<()> {
-        let at = Timestamp::from_micros(i64::try_from(entry.at_us).ok()?);
-        let record = entry.operation.as_ref()?;
-        self.place(Kept::of(entry.sequence, at, record), record);
-        Some(())
+    pub fn restore(&mut self, sequence: u64, at: Timestamp, operation: &Journaled<'_>) {
+        self.place(Kept::of(sequence, at, operation), operation);
     }
 
     /// Sets the horizon of a snapshot.
@@ -242,20 +282,12 @@ impl Window {
     }
 
     /// Everything it holds, by the minute of the id.
-    pub fn entries(&self) -> impl Iterator<Item = WindowEntry> + '_ {
-        let kept = self.buckets.values().flat_map(|bucket| bucket.kept.values());
-        kept.map(|kept| {
-            let Remembered { sequence, at, record } = kept.read();
-            WindowEntry {
-                sequence,
-                at_us: micros(at),
-                operation: Some(record),
-            }
-        })
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Kept> {
+        self.buckets.values().flat_map(|bucket| bucket.kept.values())
     }
 
-    fn place(&mut self, kept: Kept, record: &OperationRecord) {
-        let Some(key) = key_of(record) else { return };
+    fn place(&mut self, kept: Kept, operation: &Journaled<'_>) {
+        let Some(key) = operation.key() else { return };
         let (sequence, hash) = (kept.sequence, kept.hash());
         let bucket = self.buckets.entry(self.bucket_of(&key)).or_default();
         let replaced = bucket.kept.insert(key, kept);
@@ -288,13 +320,6 @@ impl Window {
         let now_ms = micros(at) / 1000;
         self.horizon_ms.max(now_ms.saturating_sub(self.limits.window_ms))
     }
-}
-
-/// The key of a journaled operation; nothing when its id is not 16 bytes.
-#[must_use]
-pub fn key_of(record: &OperationRecord) -> Option<OperationKey> {
-    let id: [u8; 16] = record.request_id.as_ref().try_into().ok()?;
-    Some(OperationKey::new(&record.principal, id))
 }
 
 /// Engine time as the wire has it.
@@ -332,14 +357,16 @@ mod tests {
         Timestamp::from_micros(i64::try_from(time_ms * 1000).unwrap())
     }
 
-    fn record(principal: &str, request_id: u128, payload: &[u8]) -> OperationRecord {
-        OperationRecord {
+    fn insert(window: &mut Window, sequence: u64, at: Timestamp, principal: &str, request_id: u128, payload: &[u8]) {
+        let record = OperationRecord {
             principal: principal.to_owned(),
             request_id: request_id.to_be_bytes().to_vec().into(),
             payload_hash: payload.to_vec().into(),
             outcome: Some(Outcome::Response(b"first".to_vec().into())),
             ..OperationRecord::default()
-        }
+        };
+        let bytes = record.encode_to_vec();
+        window.insert(sequence, at, &Journaled::read(&bytes).unwrap());
     }
 
     fn of_at_most(operations_max: usize) -> Window {
@@ -359,7 +386,7 @@ mod tests {
     #[test]
     fn a_repeat_is_recognised_and_a_reuse_too() {
         let mut window = Window::default();
-        window.insert(1, at(T0), &record("alice", id(T0, 1), b"a"));
+        insert(&mut window, 1, at(T0), "alice", id(T0, 1), b"a");
         assert!(
             matches!(window.lookup(&key("alice", id(T0, 1)), b"a", at(T0)), Lookup::Repeat(seen) if seen.sequence == 1)
         );
@@ -369,16 +396,16 @@ mod tests {
     #[test]
     fn the_same_id_of_another_principal_is_another_operation() {
         let mut window = Window::default();
-        window.insert(1, at(T0), &record("alice", id(T0, 1), b"a"));
+        insert(&mut window, 1, at(T0), "alice", id(T0, 1), b"a");
         assert_eq!(window.lookup(&key("bob", id(T0, 1)), b"a", at(T0)), Lookup::New);
     }
 
     #[test]
     fn what_left_the_window_is_refused_never_new() {
         let mut window = Window::default();
-        window.insert(1, at(T0), &record("alice", id(T0, 1), b"a"));
+        insert(&mut window, 1, at(T0), "alice", id(T0, 1), b"a");
         let later = T0 + DAY_MS + 120_000;
-        window.insert(2, at(later), &record("alice", id(later, 2), b"b"));
+        insert(&mut window, 2, at(later), "alice", id(later, 2), b"b");
         assert_eq!(window.len(), 1);
         assert_eq!(
             window.lookup(&key("alice", id(T0, 1)), b"a", at(later)),
@@ -391,7 +418,7 @@ mod tests {
         let mut window = of_at_most(10);
         for n in 0..100 {
             let time = T0 + n * BUCKET_MS;
-            window.insert(n + 1, at(time), &record("alice", id(time, n), b"a"));
+            insert(&mut window, n + 1, at(time), "alice", id(time, n), b"a");
             assert!(window.len() <= 10);
         }
         for n in 0..100 {
@@ -406,20 +433,20 @@ mod tests {
         let mut window = of_at_most(50);
         for n in 0..200 {
             let time = T0 + n * 7_000;
-            window.insert(n + 1, at(time), &record("alice", id(time, n), b"a"));
+            insert(&mut window, n + 1, at(time), "alice", id(time, n), b"a");
         }
         let mut restored = of_at_most(50);
         restored.set_horizon(window.horizon_ms());
         for entry in window.entries() {
-            restored.restore(&entry).unwrap();
+            restored.restore(entry.sequence, entry.at, &Journaled::read(&entry.record).unwrap());
         }
         assert_eq!(
             (restored.hash(), restored.len(), restored.horizon_ms()),
             (window.hash(), window.len(), window.horizon_ms())
         );
         let time = T0 + 200 * 7_000;
-        window.insert(201, at(time), &record("alice", id(time, 200), b"a"));
-        restored.insert(201, at(time), &record("alice", id(time, 200), b"a"));
+        insert(&mut window, 201, at(time), "alice", id(time, 200), b"a");
+        insert(&mut restored, 201, at(time), "alice", id(time, 200), b"a");
         assert_eq!(restored.hash(), window.hash());
     }
 }

@@ -215,29 +215,22 @@ fn usdc(amount: u32) -> Option<v1::Money> {
 pub fn follower() -> Shard {
     let entries = Shard::new(0).configure(Timestamp::from_micros(START_US), &engine::default_instruments());
     let mut shard = Shard::new(0);
-    shard
-        .replay(&JournalBatch {
-            entries,
-            price_cursor: String::new(),
-        })
-        .expect("replays");
+    shard.replay(&journaled(entries)).expect("replays");
     shard
 }
 
-/// As it would be after a trip through the journal's bytes.
-pub fn journaled(entries: Vec<JournalEntry>) -> JournalBatch {
+/// The body of a row of these entries.
+pub fn journaled(entries: Vec<JournalEntry>) -> Vec<u8> {
     let batch = JournalBatch {
         entries,
         price_cursor: "7-0".to_owned(),
     };
-    JournalBatch::decode(batch.encode_to_vec().as_slice()).expect("decodes what was encoded")
+    batch.encode_to_vec()
 }
 
 pub fn through_snapshot(shard: &Shard) -> Shard {
-    let chunks = shard.chunks().map(|chunk| {
-        contracts::bus::SnapshotChunk::decode(chunk.encode_to_vec().as_slice()).expect("decodes what was encoded")
-    });
-    Shard::restore(0, engine::window::Limits::default(), shard.sequence(), chunks).expect("restores")
+    let limits = engine::window::Limits::default();
+    Shard::restore(0, limits, shard.sequence(), shard.chunks()).expect("restores")
 }
 
 /// Whether the ledger lines of each event sum to zero in each currency.

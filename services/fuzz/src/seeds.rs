@@ -132,7 +132,7 @@ pub(crate) fn snapshot_chunks() -> Vec<Vec<u8>> {
     for step in LIFE {
         life.take(&Step::read(step));
     }
-    life.shard.chunks().map(|chunk| chunk.encode_to_vec()).collect()
+    life.shard.chunks().map(|chunk| chunk.to_vec()).collect()
 }
 
 /// Lives.

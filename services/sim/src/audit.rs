@@ -156,7 +156,7 @@ impl<'a> Audit<'a> {
             entries: vec![entry.clone()],
             price_cursor: cursor.to_owned(),
         };
-        if let Err(corrupt) = self.replica.replay(&alone) {
+        if let Err(corrupt) = self.replica.replay(&alone.encode_to_vec()) {
             self.wrong(&corrupt.to_string());
             return false;
         }

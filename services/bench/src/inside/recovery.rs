@@ -151,7 +151,8 @@ async fn apply(journal: &MemoryJournal, mut after: u64, core: &mut State) -> any
 
 fn read(entry: &JournalEntry) -> anyhow::Result<(Timestamp, Vec<Event>)> {
     let at = Timestamp::from_micros(i64::try_from(entry.at_us)?);
-    let events = entry.events.iter().map(event::read).collect::<Result<_, _>>();
+    let events = entry.events.iter().map(|event| event::read(&event.encode_to_vec()));
+    let events = events.collect::<Result<_, _>>();
     Ok((at, events.map_err(|cause| anyhow::anyhow!("{cause:?}"))?))
 }
 

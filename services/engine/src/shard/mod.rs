@@ -13,7 +13,7 @@ mod read;
 mod snapshot;
 
 use bus::mutants::{self, Mutant};
-use contracts::bus::{JournalBatch, JournalEntry, JournalEvent, OperationRecord, Reply, Request, VenueQuote};
+use contracts::bus::{JournalEntry, JournalEvent, Reply, Request, VenueQuote};
 use engine_core::growth::Spread;
 use engine_core::{
     AccountId, Command, Event, Instrument, Market, Observation, Price, Quote, State, Symbol, Timestamp, decide, fire,
@@ -21,8 +21,10 @@ use engine_core::{
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 pub use self::corrupt::Corrupt;
-use crate::window::{Limits, Window, micros};
+use crate::window::{Journaled, Limits, Window, micros};
 use crate::wire::answer::View;
+use crate::wire::borrowed::{self, Borrowed as _, several};
+use crate::wire::event::Unreadable;
 use crate::wire::{command, event, moment};
 
 /// Most events in one journal entry: a tick that fires more makes several entries.
@@ -223,47 +225,47 @@ impl Shard {
         }
     }
 
-    /// Folds a journal row in.
+    /// Folds the body of a journal row in, an encoded `JournalBatch`.
     ///
     /// # Errors
     /// [`Corrupt`] when it does not follow or cannot be read; the shard is then of no further use.
-    pub fn replay(&mut self, batch: &JournalBatch) -> Result<(), Corrupt> {
-        for entry in &batch.entries {
-            let corrupt = |what: String| Corrupt::Entry {
-                shard: self.number,
-                sequence: entry.sequence,
-                what,
-            };
+    pub fn replay(&mut self, body: &[u8]) -> Result<(), Corrupt> {
+        let number = self.number;
+        let corrupt = |sequence, what| Corrupt::Entry {
+            shard: number,
+            sequence,
+            what,
+        };
+        let row = |before: u64| move |cause: Unreadable| corrupt(before + 1, cause.to_string());
+        for entry in several(body, borrowed::ENTRIES) {
+            let unread = row(self.sequence);
+            let written = entry.map_err(unread)?;
+            let entry = borrowed::JournalEntry::read(written).map_err(unread)?;
             if entry.sequence != self.sequence + 1 {
                 return Err(Corrupt::Gap {
-                    shard: self.number,
+                    shard: number,
                     before: self.sequence,
                     found: entry.sequence,
                 });
             }
-            let events: Vec<Event> = entry
-                .events
-                .iter()
-                .map(event::read)
-                .collect::<Result<_, _>>()
-                .map_err(|cause| corrupt(cause.to_string()))?;
+            let events = several(written, borrowed::EVENTS).map(|event| event::read(event?));
+            let events: Vec<Event> = events.collect::<Result<_, _>>().map_err(unread)?;
+            let operation = entry.operation.map(Journaled::read).transpose().map_err(unread)?;
+            let at_us = entry.at_us.0;
             let at = if mutants::is(Mutant::WallClockInApply) {
-                moment(entry.at_us + 1_000)
+                moment(at_us + 1_000)
             } else {
-                moment(entry.at_us)
+                moment(at_us)
             };
             self.sequence = entry.sequence;
             self.at = at;
-            self.fold(at, &events).map_err(|what| Corrupt::Entry {
-                shard: self.number,
-                sequence: entry.sequence,
-                what,
-            })?;
-            if let Some(operation) = &entry.operation {
-                self.remember(at, operation);
+            self.fold(at, &events).map_err(|what| corrupt(entry.sequence, what))?;
+            if let Some(operation) = &operation {
+                self.remember(at, operation, &events);
             }
         }
-        self.price_cursor.clone_from(&batch.price_cursor);
+        let batch = borrowed::JournalBatch::read(body).map_err(row(self.sequence))?;
+        batch.price_cursor.clone_into(&mut self.price_cursor);
         Ok(())
     }
 
@@ -309,14 +311,17 @@ impl Shard {
         Ok(())
     }
 
-    fn remember(&mut self, at: Timestamp, record: &OperationRecord) {
+    /// Remembers an operation whose events are folded in.
+    fn remember(&mut self, at: Timestamp, operation: &Journaled<'_>, events: &[Event]) {
+        let mut changed = events.iter().filter_map(|event| event.kind.account());
         // A refused operation is the account's last change too: a reader that saw the refusal must be able to wait for it.
-        if let Ok(account) = AccountId::new(&record.account_id)
+        if !changed.any(|account| account.as_str() == operation.account_id())
+            && let Ok(account) = AccountId::new(operation.account_id())
             && self.state.account(&account).is_some()
         {
             self.touch(&account, self.sequence);
         }
-        self.window.insert(self.sequence, at, record);
+        self.window.insert(self.sequence, at, operation);
     }
 
     fn touch(&mut self, account: &AccountId, sequence: u64) {

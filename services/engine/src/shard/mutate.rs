@@ -7,11 +7,12 @@ use contracts::bus::{Failure, JournalEntry, JournalEvent, OperationKind, Operati
 use contracts::request_id;
 use contracts::v1::ErrorReason;
 use engine_core::{AccountId, Event, Timestamp, decide};
+use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::read::{plain_failure, reply_outcome};
 use super::{Handled, Shard};
-use crate::window::{self, Lookup, OperationKey, micros};
+use crate::window::{self, Journaled, Lookup, OperationKey, micros};
 use crate::wire::{command, refusal};
 
 impl Shard {
@@ -89,7 +90,9 @@ impl Shard {
             account_id: account.as_str().to_owned(),
             outcome: Some(outcome.clone()),
         };
-        self.remember(at, &record);
+        let written = record.encode_to_vec();
+        let written = Journaled::read(&written).expect("it was written just now");
+        self.remember(at, &written, events);
         let entry = JournalEntry {
             sequence: self.sequence,
             at_us: micros(at),

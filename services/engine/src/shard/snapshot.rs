@@ -1,21 +1,49 @@
 //! A shard as chunks of a snapshot, and back.
+//!
+//! A chunk is a `SnapshotChunk` of `proto/fulcrum/bus/v1/snapshot.proto`. Operations go into it and come out of it as the bytes that they
+//! are in the journal, which nobody takes apart on the way.
 
 use bus::mutants::{self, Mutant};
 use bytes::Bytes;
-use contracts::bus::{AccountSequence, ShardPosition, SnapshotChunk, WindowEntry};
+use contracts::bus::{AccountSequence, ShardPosition};
 use engine_core::{AccountId, EntityOwned, State};
 use prost::Message as _;
 
 use super::{Corrupt, Shard};
-use crate::window::{Limits, micros};
+use crate::window::{Journaled, Limits, micros};
 use crate::wire::moment;
 
 /// About how large a snapshot chunk gets. Bytes.
 const CHUNK_BYTES: usize = 1024 * 1024;
 
+/// `SnapshotChunk`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Chunk {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    entities: Vec<Bytes>,
+    #[prost(message, repeated, tag = "2")]
+    operations: Vec<Operation>,
+    #[prost(message, repeated, tag = "3")]
+    accounts: Vec<AccountSequence>,
+    #[prost(message, optional, tag = "4")]
+    position: Option<ShardPosition>,
+}
+
+/// `WindowEntry`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Operation {
+    #[prost(uint64, tag = "1")]
+    sequence: u64,
+    #[prost(fixed64, tag = "2")]
+    at_us: u64,
+    /// Encoded `OperationRecord`.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    record: Option<Bytes>,
+}
+
 impl Shard {
     /// The whole durable state in chunks of about 1 MiB, each made when it is asked for.
-    pub fn chunks(&self) -> impl Iterator<Item = SnapshotChunk> + Send + '_ {
+    pub fn chunks(&self) -> impl Iterator<Item = Bytes> + Send + '_ {
         let entities = self.state.entities().map(|entity| {
             let mut bytes = Vec::new();
             entity.encode(&mut bytes);
@@ -36,7 +64,13 @@ impl Shard {
                 price_cursor: self.price_cursor.clone(),
             }),
             parts: entities
-                .chain(operations.map(Part::Operation))
+                .chain(operations.map(|kept| {
+                    Part::Operation(Operation {
+                        sequence: kept.sequence,
+                        at_us: micros(kept.at),
+                        record: Some(Bytes::copy_from_slice(&kept.record)),
+                    })
+                }))
                 .chain(accounts.map(Part::Account)),
         }
     }
@@ -49,7 +83,7 @@ impl Shard {
         number: u32,
         limits: Limits,
         sequence: u64,
-        chunks: impl IntoIterator<Item = SnapshotChunk>,
+        chunks: impl IntoIterator<Item = Bytes>,
     ) -> Result<Self, Corrupt> {
         let corrupt = |what: &str| Corrupt::Entry {
             shard: number,
@@ -62,15 +96,18 @@ impl Shard {
         };
         let mut entities: Vec<EntityOwned> = Vec::new();
         for chunk in chunks {
+            let chunk = Chunk::decode(chunk).map_err(|_| corrupt("a chunk of the snapshot cannot be read"))?;
             for bytes in &chunk.entities {
                 entities
                     .push(EntityOwned::decode(bytes).map_err(|_| corrupt("an entity of the snapshot cannot be read"))?);
             }
             for operation in &chunk.operations {
+                let record = operation.record.as_deref().unwrap_or_default();
+                let record =
+                    Journaled::read(record).map_err(|_| corrupt("an operation of the snapshot cannot be read"))?;
                 shard
                     .window
-                    .restore(operation)
-                    .ok_or_else(|| corrupt("an operation of the snapshot cannot be read"))?;
+                    .restore(operation.sequence, moment(operation.at_us), &record);
             }
             for touched in chunk.accounts {
                 let account = AccountId::new(&touched.account_id)
@@ -91,7 +128,7 @@ impl Shard {
 /// One thing in a snapshot.
 enum Part {
     Entity(Bytes),
-    Operation(WindowEntry),
+    Operation(Operation),
     Account(AccountSequence),
 }
 
@@ -103,12 +140,12 @@ struct Chunks<P> {
 }
 
 impl<P: Iterator<Item = Part>> Iterator for Chunks<P> {
-    type Item = SnapshotChunk;
+    type Item = Bytes;
 
-    fn next(&mut self) -> Option<SnapshotChunk> {
-        let mut chunk = SnapshotChunk {
+    fn next(&mut self) -> Option<Bytes> {
+        let mut chunk = Chunk {
             position: self.position.take(),
-            ..SnapshotChunk::default()
+            ..Chunk::default()
         };
         let mut size = 0;
         while size < CHUNK_BYTES {
@@ -129,6 +166,6 @@ impl<P: Iterator<Item = Part>> Iterator for Chunks<P> {
                 }
             }
         }
-        Some(chunk)
+        Some(chunk.encode_to_vec().into())
     }
 }

@@ -11,6 +11,9 @@ use engine_core::{
     Quantity, Rate, Side, State, Symbol, TradableQuote, Trade, TradeClosing, TradeId, TradingMode,
 };
 
+use prost::Message as _;
+
+use super::borrowed::{self, Borrowed as _, several};
 use super::{amount_text, duration, duration_us, moment, plain, price_text, quantity_text};
 use crate::window::micros;
 
@@ -22,7 +25,7 @@ pub struct Unreadable {
     pub what: String,
 }
 
-fn unreadable(what: impl Into<String>) -> Unreadable {
+pub(crate) fn unreadable(what: impl Into<String>) -> Unreadable {
     Unreadable { what: what.into() }
 }
 
@@ -101,60 +104,68 @@ pub fn write(state: &State, event: &Event) -> JournalEvent {
     }
 }
 
-/// Reads an event.
+/// Reads an encoded `JournalEvent`.
 ///
 /// # Errors
 /// [`Unreadable`] names what is missing or malformed.
-pub fn read(written: &JournalEvent) -> Result<Event, Unreadable> {
-    let kind = match written.kind.as_ref().ok_or_else(|| unreadable("kind"))? {
-        Kind::InstrumentConfigured(it) => EventKind::InstrumentConfigured(read_terms(
-            it.instrument.as_ref().ok_or_else(|| unreadable("instrument"))?,
-        )?),
-        Kind::WalletInitialized(it) => EventKind::WalletInitialized {
-            account: account(&it.account_id)?,
-        },
-        Kind::Deposited(it) => EventKind::Deposited {
-            account: account(&it.account_id)?,
-            currency: currency(&it.currency_code)?,
-            amount: amount(&it.amount)?,
-        },
-        Kind::Withdrawn(it) => EventKind::Withdrawn {
-            account: account(&it.account_id)?,
-            currency: currency(&it.currency_code)?,
-            amount: amount(&it.amount)?,
-        },
-        Kind::TradeOpened(it) => EventKind::TradeOpened {
-            trade: read_trade(it.trade.as_ref())?,
-            quote: read_quote(it.quote.as_ref())?,
-        },
-        Kind::TradeModified(it) => {
-            let trade = read_trade(it.trade.as_ref())?;
-            EventKind::TradeModified {
-                account: trade.account,
-                trade: trade.id,
-                stop_loss: trade.stop_loss,
-                take_profit: trade.take_profit,
-                margin_added: if it.margin_added.is_empty() {
-                    Money::ZERO
-                } else {
-                    amount(&it.margin_added)?
-                },
-                margin: trade.margin,
-                liquidation_price: trade.liquidation_price,
-                quote: it.quote.as_ref().map(|quote| read_quote(Some(quote))).transpose()?,
-            }
+pub fn read(written: &[u8]) -> Result<Event, Unreadable> {
+    let it = borrowed::JournalEvent::read(written)?;
+    let kind = if let Some(it) = it.instrument_configured {
+        let terms = InstrumentConfigured::decode(it).ok().and_then(|it| it.instrument);
+        EventKind::InstrumentConfigured(read_terms(&terms.ok_or_else(|| unreadable("instrument"))?)?)
+    } else if let Some(it) = it.wallet_initialized {
+        EventKind::WalletInitialized {
+            account: account(borrowed::WalletInitialized::read(it)?.account_id)?,
         }
-        Kind::TradeClosed(it) => {
-            let closing = read_closing(it)?;
-            if closing.remaining_quantity.is_some() {
-                EventKind::TradeReduced(closing)
+    } else if let Some(it) = it.deposited {
+        let it = borrowed::Deposited::read(it)?;
+        EventKind::Deposited {
+            account: account(it.account_id)?,
+            currency: currency(it.currency_code)?,
+            amount: amount(it.amount)?,
+        }
+    } else if let Some(it) = it.withdrawn {
+        let it = borrowed::Withdrawn::read(it)?;
+        EventKind::Withdrawn {
+            account: account(it.account_id)?,
+            currency: currency(it.currency_code)?,
+            amount: amount(it.amount)?,
+        }
+    } else if let Some(it) = it.trade_opened {
+        let it = borrowed::TradeOpened::read(it)?;
+        EventKind::TradeOpened {
+            trade: read_trade(it.trade)?,
+            quote: read_quote(it.quote)?,
+        }
+    } else if let Some(it) = it.trade_modified {
+        let it = borrowed::TradeModified::read(it)?;
+        let trade = read_trade(it.trade)?;
+        EventKind::TradeModified {
+            account: trade.account,
+            trade: trade.id,
+            stop_loss: trade.stop_loss,
+            take_profit: trade.take_profit,
+            margin_added: if it.margin_added.is_empty() {
+                Money::ZERO
             } else {
-                EventKind::TradeClosed(closing)
-            }
+                amount(it.margin_added)?
+            },
+            margin: trade.margin,
+            liquidation_price: trade.liquidation_price,
+            quote: it.quote.map(|quote| read_quote(Some(quote))).transpose()?,
         }
+    } else if let Some(it) = it.trade_closed {
+        let closing = read_closing(it)?;
+        if closing.remaining_quantity.is_some() {
+            EventKind::TradeReduced(closing)
+        } else {
+            EventKind::TradeClosed(closing)
+        }
+    } else {
+        return Err(unreadable("kind"));
     };
-    let read = |line| read_line(line, kind.account());
-    let lines = written.lines.iter().map(read).collect::<Result<_, _>>()?;
+    let lines = several(written, borrowed::LINES).map(|line| read_line(line?, kind.account()));
+    let lines = lines.collect::<Result<_, _>>()?;
     Ok(Event { kind, lines })
 }
 
@@ -216,54 +227,55 @@ fn write_closing(before: &Trade, closing: &TradeClosing, instrument: Option<&Ins
     }
 }
 
-fn read_closing(it: &TradeClosed) -> Result<TradeClosing, Unreadable> {
-    let after = it.trade.as_ref().ok_or_else(|| unreadable("trade"))?;
+fn read_closing(written: &[u8]) -> Result<TradeClosing, Unreadable> {
+    let it = borrowed::TradeClosed::read(written)?;
+    let after = borrowed::TradeState::read(it.trade.ok_or_else(|| unreadable("trade"))?)?;
     Ok(TradeClosing {
-        account: account(&after.account_id)?,
+        account: account(after.account_id)?,
         trade: TradeId::new(after.number),
-        symbol: symbol(&after.symbol)?,
-        currency: currency(&after.currency_code)?,
-        side: read_side(after.side())?,
-        reason: read_reason(it.reason())?,
-        quantity: number(&it.closed_quantity, "closed_quantity", Quantity::parse)?,
+        symbol: symbol(after.symbol)?,
+        currency: currency(after.currency_code)?,
+        side: read_side(after.side)?,
+        reason: read_reason(it.reason)?,
+        quantity: number(it.closed_quantity, "closed_quantity", Quantity::parse)?,
         remaining_quantity: if after.quantity == "0" {
             None
         } else {
-            Some(number(&after.quantity, "quantity", Quantity::parse)?)
+            Some(number(after.quantity, "quantity", Quantity::parse)?)
         },
-        entry_price: number(&after.entry_price, "entry_price", Price::parse)?,
-        close_price: number(&it.close_price, "close_price", Price::parse)?,
-        margin_released: amount(&it.released_margin)?,
-        remaining_margin: amount(&after.margin)?,
-        liquidation_price: optional_price(&after.liquidation_price)?,
-        gross_profit: amount(&it.gross_profit)?,
-        commission: amount(&it.commission)?,
-        house_covered: amount(&it.house_covered)?,
-        realised_profit: amount(&it.realised_profit)?,
-        quote: read_quote(it.quote.as_ref())?,
+        entry_price: number(after.entry_price, "entry_price", Price::parse)?,
+        close_price: number(it.close_price, "close_price", Price::parse)?,
+        margin_released: amount(it.released_margin)?,
+        remaining_margin: amount(after.margin)?,
+        liquidation_price: optional_price(after.liquidation_price)?,
+        gross_profit: amount(it.gross_profit)?,
+        commission: amount(it.commission)?,
+        house_covered: amount(it.house_covered)?,
+        realised_profit: amount(it.realised_profit)?,
+        quote: read_quote(it.quote)?,
     })
 }
 
-fn read_trade(written: Option<&TradeState>) -> Result<Trade, Unreadable> {
-    let it = written.ok_or_else(|| unreadable("trade"))?;
+fn read_trade(written: Option<&[u8]>) -> Result<Trade, Unreadable> {
+    let it = borrowed::TradeState::read(written.ok_or_else(|| unreadable("trade"))?)?;
     Ok(Trade {
         id: TradeId::new(it.number),
-        account: account(&it.account_id)?,
-        symbol: symbol(&it.symbol)?,
-        currency: currency(&it.currency_code)?,
-        side: read_side(it.side())?,
-        quantity: number(&it.quantity, "quantity", Quantity::parse)?,
-        opened_quantity: number(&it.opened_quantity, "opened_quantity", Quantity::parse)?,
-        entry_price: number(&it.entry_price, "entry_price", Price::parse)?,
-        margin: amount(&it.margin)?,
-        leverage: number(&it.leverage, "leverage", Leverage::parse)?,
-        stop_loss: optional_price(&it.stop_loss_price)?,
-        take_profit: optional_price(&it.take_profit_price)?,
-        liquidation_price: optional_price(&it.liquidation_price)?,
-        maintenance_rate: number(&it.maintenance_rate, "maintenance_rate", Rate::parse)?,
-        commission: amount(&it.commission)?,
-        realised_profit: amount(&it.realised_profit)?,
-        opened_at: moment(it.opened_at_us),
+        account: account(it.account_id)?,
+        symbol: symbol(it.symbol)?,
+        currency: currency(it.currency_code)?,
+        side: read_side(it.side)?,
+        quantity: number(it.quantity, "quantity", Quantity::parse)?,
+        opened_quantity: number(it.opened_quantity, "opened_quantity", Quantity::parse)?,
+        entry_price: number(it.entry_price, "entry_price", Price::parse)?,
+        margin: amount(it.margin)?,
+        leverage: number(it.leverage, "leverage", Leverage::parse)?,
+        stop_loss: optional_price(it.stop_loss_price)?,
+        take_profit: optional_price(it.take_profit_price)?,
+        liquidation_price: optional_price(it.liquidation_price)?,
+        maintenance_rate: number(it.maintenance_rate, "maintenance_rate", Rate::parse)?,
+        commission: amount(it.commission)?,
+        realised_profit: amount(it.realised_profit)?,
+        opened_at: moment(it.opened_at_us.0),
     })
 }
 
@@ -281,15 +293,15 @@ pub fn write_quote(quote: &TradableQuote, instrument: Option<&Instrument>) -> Qu
     }
 }
 
-fn read_quote(written: Option<&QuoteUsed>) -> Result<TradableQuote, Unreadable> {
-    let it = written.ok_or_else(|| unreadable("quote"))?;
+fn read_quote(written: Option<&[u8]>) -> Result<TradableQuote, Unreadable> {
+    let it = borrowed::QuoteUsed::read(written.ok_or_else(|| unreadable("quote"))?)?;
     Ok(TradableQuote {
-        symbol: symbol(&it.symbol)?,
-        bid: number(&it.bid, "bid", Price::parse)?,
-        ask: number(&it.ask, "ask", Price::parse)?,
-        venue_bid: number(&it.venue_bid, "venue_bid", Price::parse)?,
-        venue_ask: number(&it.venue_ask, "venue_ask", Price::parse)?,
-        venue_time: moment(it.venue_time_us),
+        symbol: symbol(it.symbol)?,
+        bid: number(it.bid, "bid", Price::parse)?,
+        ask: number(it.ask, "ask", Price::parse)?,
+        venue_bid: number(it.venue_bid, "venue_bid", Price::parse)?,
+        venue_ask: number(it.venue_ask, "venue_ask", Price::parse)?,
+        venue_time: moment(it.venue_time_us.0),
         update_id: it.update_id,
     })
 }
@@ -378,23 +390,24 @@ fn write_line(line: &LedgerLine) -> JournalLine {
 }
 
 /// `owner` is the account that the event is about: its lines are mostly on it, and share the text of its id.
-fn read_line(line: &JournalLine, owner: Option<&AccountId>) -> Result<LedgerLine, Unreadable> {
+fn read_line(written: &[u8], owner: Option<&AccountId>) -> Result<LedgerLine, Unreadable> {
+    let line = borrowed::JournalLine::read(written)?;
     let client = || match owner {
         Some(owner) if owner.as_str() == line.account_id => Ok(owner.clone()),
-        _ => account(&line.account_id),
+        _ => account(line.account_id),
     };
-    let ledger_account = match line.ledger_account() {
-        LedgerAccountKind::Client => LedgerAccount::Client(client()?),
-        LedgerAccountKind::Margin => LedgerAccount::Margin(client()?),
-        LedgerAccountKind::House => LedgerAccount::House,
-        LedgerAccountKind::Fee => LedgerAccount::Fee,
-        LedgerAccountKind::Cash => LedgerAccount::Cash,
-        LedgerAccountKind::Unspecified => return Err(unreadable("ledger_account")),
+    let ledger_account = match LedgerAccountKind::try_from(line.ledger_account) {
+        Ok(LedgerAccountKind::Client) => LedgerAccount::Client(client()?),
+        Ok(LedgerAccountKind::Margin) => LedgerAccount::Margin(client()?),
+        Ok(LedgerAccountKind::House) => LedgerAccount::House,
+        Ok(LedgerAccountKind::Fee) => LedgerAccount::Fee,
+        Ok(LedgerAccountKind::Cash) => LedgerAccount::Cash,
+        Ok(LedgerAccountKind::Unspecified) | Err(_) => return Err(unreadable("ledger_account")),
     };
     Ok(LedgerLine {
         account: ledger_account,
-        currency: currency(&line.currency_code)?,
-        amount: amount(&line.amount)?,
+        currency: currency(line.currency_code)?,
+        amount: amount(line.amount)?,
     })
 }
 
@@ -407,11 +420,11 @@ pub fn write_side(side: Side) -> v1::Side {
     }
 }
 
-fn read_side(side: v1::Side) -> Result<Side, Unreadable> {
-    match side {
-        v1::Side::Long => Ok(Side::Long),
-        v1::Side::Short => Ok(Side::Short),
-        v1::Side::Unspecified => Err(unreadable("side")),
+fn read_side(side: i32) -> Result<Side, Unreadable> {
+    match v1::Side::try_from(side) {
+        Ok(v1::Side::Long) => Ok(Side::Long),
+        Ok(v1::Side::Short) => Ok(Side::Short),
+        Ok(v1::Side::Unspecified) | Err(_) => Err(unreadable("side")),
     }
 }
 
@@ -426,13 +439,13 @@ pub fn write_reason(reason: CloseReason) -> v1::CloseReason {
     }
 }
 
-fn read_reason(reason: v1::CloseReason) -> Result<CloseReason, Unreadable> {
-    match reason {
-        v1::CloseReason::Client => Ok(CloseReason::Client),
-        v1::CloseReason::StopLoss => Ok(CloseReason::StopLoss),
-        v1::CloseReason::TakeProfit => Ok(CloseReason::TakeProfit),
-        v1::CloseReason::Liquidation => Ok(CloseReason::Liquidation),
-        v1::CloseReason::Unspecified => Err(unreadable("reason")),
+fn read_reason(reason: i32) -> Result<CloseReason, Unreadable> {
+    match v1::CloseReason::try_from(reason) {
+        Ok(v1::CloseReason::Client) => Ok(CloseReason::Client),
+        Ok(v1::CloseReason::StopLoss) => Ok(CloseReason::StopLoss),
+        Ok(v1::CloseReason::TakeProfit) => Ok(CloseReason::TakeProfit),
+        Ok(v1::CloseReason::Liquidation) => Ok(CloseReason::Liquidation),
+        Ok(v1::CloseReason::Unspecified) | Err(_) => Err(unreadable("reason")),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The bridge between two vocabularies: bus and public messages on one side, the core's types on the other.
 //!
-//! [`command`] reads requests, [`page`] those for a list, [`answer`] writes responses, [`refusal`] writes failures, [`event`] writes and reads the journal. Nothing
-//! outside this directory sees both.
+//! [`command`] reads requests, [`page`] those for a list, [`answer`] writes responses, [`refusal`] writes failures, [`event`] writes and
+//! reads the journal, the latter by `borrowed`. Nothing outside this directory sees both.
 
 pub mod answer;
+pub(crate) mod borrowed;
 pub mod command;
 pub mod event;
 pub mod page;
