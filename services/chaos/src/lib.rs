@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use contracts::shard::of_account;
 use tokio::task::JoinSet;
@@ -54,7 +54,7 @@ pub struct Options {
     /// Decides what is struck, and when. Another one each time unless given.
     #[arg(long, env = "FULCRUM_CHAOS_SEED", value_name = "NUMBER")]
     pub seed: Option<u64>,
-    /// Clients, each with an account of its own.
+    /// Clients, each with an account of its own; at least one for each shard.
     #[arg(long, env = "FULCRUM_CHAOS_CLIENTS", default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub clients: u32,
     /// Number of shards.
@@ -90,6 +90,12 @@ pub async fn command(options: Options) -> anyhow::Result<()> {
 /// # Errors
 /// When the mesh does not come up, or stands still for good.
 pub async fn run(program: &Path, options: &Options) -> anyhow::Result<(Report, History)> {
+    ensure!(
+        options.clients >= options.shards,
+        "{} clients cannot be on all of {} shards: ask for more clients, or for fewer shards",
+        options.clients,
+        options.shards
+    );
     let seed = options.seed.unwrap_or_else(rand::random);
     say::aside(format!("seed {seed}"));
     let begun = Instant::now();
@@ -191,6 +197,14 @@ async fn strike_and_judge(
     Ok((report, history))
 }
 
+/// The account of a client, one that lives on this shard: by chance alone some shards would have none, and nobody would notice whether
+/// they answer.
+fn account_on(number: u32, shard: u32, shards: u32) -> String {
+    let names = (0_u32..).map(|n| format!("client-{number}-{n}"));
+    let mut there = names.filter(|account| of_account(account, shards) == shard);
+    there.next().expect("one name of a few fits")
+}
+
 /// The clients of a run.
 struct Party {
     trading: JoinSet<anyhow::Result<Holdings>>,
@@ -206,7 +220,7 @@ impl Party {
             doors: BTreeMap::new(),
         };
         for number in 0..count {
-            let account = format!("client-{number}");
+            let account = account_on(number, number % mesh.shards, mesh.shards);
             let token = mesh.token(&account).await?;
             let doors = [
                 Door::new(mesh.gateways[0], &token)?,
@@ -215,7 +229,7 @@ impl Party {
             let file = mesh.path(&format!("{account}.jsonl"));
             party.doors.insert(account.clone(), doors[0].clone());
             party.files.push(file.clone());
-            let shard = of_account(&account, mesh.shards);
+            let shard = number % mesh.shards;
             let seed = seed.wrapping_mul(1_000).wrapping_add(u64::from(number));
             let client = Client::new(account, shard, doors, file, seed, Arc::clone(progress)).await?;
             party.trading.spawn(client.run());
