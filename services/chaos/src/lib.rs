@@ -220,7 +220,8 @@ impl Party {
             doors: BTreeMap::new(),
         };
         for number in 0..count {
-            let account = account_on(number, number % mesh.shards, mesh.shards);
+            let shard = number % mesh.shards;
+            let account = account_on(number, shard, mesh.shards);
             let token = mesh.token(&account).await?;
             let doors = [
                 Door::new(mesh.gateways[0], &token)?,
@@ -229,7 +230,6 @@ impl Party {
             let file = mesh.path(&format!("{account}.jsonl"));
             party.doors.insert(account.clone(), doors[0].clone());
             party.files.push(file.clone());
-            let shard = number % mesh.shards;
             let seed = seed.wrapping_mul(1_000).wrapping_add(u64::from(number));
             let client = Client::new(account, shard, doors, file, seed, Arc::clone(progress)).await?;
             party.trading.spawn(client.run());
