@@ -72,12 +72,13 @@ impl OperationKey {
 }
 
 /// An operation with its first answer, as it stands in the journal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Journaled<'a> {
-    bytes: &'a [u8],
-    principal: &'a str,
-    request_id: &'a [u8],
+    /// Nothing when its id is not 16 bytes.
+    key: Option<OperationKey>,
     account_id: &'a str,
+    /// Encoded `OperationRecord`.
+    record: Box<[u8]>,
 }
 
 impl<'a> Journaled<'a> {
@@ -85,29 +86,33 @@ impl<'a> Journaled<'a> {
     ///
     /// # Errors
     /// When it is none.
-    pub fn read(bytes: &'a [u8]) -> Result<Self, Unreadable> {
-        let it = borrowed::OperationRecord::read(bytes)?;
+    pub fn read(record: &'a [u8]) -> Result<Self, Unreadable> {
+        let it = borrowed::OperationRecord::read(record)?;
         if it.failure.is_some_and(|failure| Failure::decode(failure).is_err()) {
             return Err(unreadable("failure"));
         }
+        let id = <[u8; 16]>::try_from(it.request_id).ok();
         Ok(Self {
-            bytes,
-            principal: it.principal,
-            request_id: it.request_id,
+            key: id.map(|id| OperationKey::new(it.principal, id)),
             account_id: it.account_id,
+            record: record.into(),
         })
+    }
+
+    /// One that was just encoded, under its key and for its account.
+    #[must_use]
+    pub fn written(key: OperationKey, account_id: &'a str, record: Vec<u8>) -> Self {
+        Self {
+            key: Some(key),
+            account_id,
+            record: record.into(),
+        }
     }
 
     /// Account it was for.
     #[must_use]
     pub fn account_id(&self) -> &'a str {
         self.account_id
-    }
-
-    /// How it is found; nothing when its id is not 16 bytes.
-    fn key(&self) -> Option<OperationKey> {
-        let id: [u8; 16] = self.request_id.try_into().ok()?;
-        Some(OperationKey::new(self.principal, id))
     }
 }
 
@@ -145,14 +150,6 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    fn of(sequence: u64, at: Timestamp, operation: &Journaled<'_>) -> Self {
-        Self {
-            sequence,
-            at,
-            record: operation.bytes.into(),
-        }
-    }
-
     fn hash(&self) -> u128 {
         xxh3_128_with_seed(&self.record, self.sequence)
     }
@@ -252,8 +249,8 @@ impl Window {
     }
 
     /// Remembers an operation, and forgets what is too old or too much.
-    pub fn insert(&mut self, sequence: u64, at: Timestamp, operation: &Journaled<'_>) {
-        self.place(Kept::of(sequence, at, operation), operation);
+    pub fn insert(&mut self, sequence: u64, at: Timestamp, operation: Journaled<'_>) {
+        self.place(sequence, at, operation);
         self.horizon_ms = self.horizon_at(at);
         while let Some(bucket) = self.buckets.first_entry() {
             let bucket_end = (*bucket.key() + 1) * self.limits.bucket_ms;
@@ -272,8 +269,8 @@ impl Window {
     }
 
     /// Puts an entry of a snapshot back, with the horizon that goes with it set by [`Window::set_horizon`].
-    pub fn restore(&mut self, sequence: u64, at: Timestamp, operation: &Journaled<'_>) {
-        self.place(Kept::of(sequence, at, operation), operation);
+    pub fn restore(&mut self, sequence: u64, at: Timestamp, operation: Journaled<'_>) {
+        self.place(sequence, at, operation);
     }
 
     /// Sets the horizon of a snapshot.
@@ -286,9 +283,11 @@ impl Window {
         self.buckets.values().flat_map(|bucket| bucket.kept.values())
     }
 
-    fn place(&mut self, kept: Kept, operation: &Journaled<'_>) {
-        let Some(key) = operation.key() else { return };
-        let (sequence, hash) = (kept.sequence, kept.hash());
+    fn place(&mut self, sequence: u64, at: Timestamp, operation: Journaled<'_>) {
+        let Journaled { key, record, .. } = operation;
+        let Some(key) = key else { return };
+        let kept = Kept { sequence, at, record };
+        let hash = kept.hash();
         let bucket = self.buckets.entry(self.bucket_of(&key)).or_default();
         let replaced = bucket.kept.insert(key, kept);
         // Only a journal that holds one operation twice can bring us to the second; the recorder's unique key tells it to people.
@@ -366,7 +365,7 @@ mod tests {
             ..OperationRecord::default()
         };
         let bytes = record.encode_to_vec();
-        window.insert(sequence, at, &Journaled::read(&bytes).unwrap());
+        window.insert(sequence, at, Journaled::read(&bytes).unwrap());
     }
 
     fn of_at_most(operations_max: usize) -> Window {
@@ -438,7 +437,7 @@ mod tests {
         let mut restored = of_at_most(50);
         restored.set_horizon(window.horizon_ms());
         for entry in window.entries() {
-            restored.restore(entry.sequence, entry.at, &Journaled::read(&entry.record).unwrap());
+            restored.restore(entry.sequence, entry.at, Journaled::read(&entry.record).unwrap());
         }
         assert_eq!(
             (restored.hash(), restored.len(), restored.horizon_ms()),

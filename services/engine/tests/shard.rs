@@ -1,7 +1,7 @@
 //! One shard in memory: random lives. Replay equals live, a snapshot continues like its original, a repeat changes nothing.
 
 use contracts::bus::request::Command;
-use contracts::bus::{OpenTradesRequest, VenueQuote, reply};
+use contracts::bus::{JournalEntry, OpenTradesRequest, SnapshotChunk, VenueQuote, reply};
 use contracts::{names, v1};
 use engine::shard::Corrupt;
 use fuzz::life::{Life, START_US, Step, follower, journaled, sums_to_zero, through_snapshot};
@@ -112,6 +112,54 @@ proptest! {
             prop_assert_eq!(paged, all);
         }
     }
+}
+
+#[test]
+fn a_refusal_that_is_remembered_is_the_last_change_of_its_account() {
+    let mut life = Life::begin();
+    life.take(&Step::Initialize(0));
+    life.take(&Step::Initialize(1));
+    let withdrawal = Command::Withdraw(v1::WithdrawRequest {
+        amount: Some(v1::Money {
+            currency_code: "USDC".to_owned(),
+            amount: "1000000.00".to_owned(),
+        }),
+        ..v1::WithdrawRequest::default()
+    });
+    let request = life.request(0, withdrawal);
+    let refused = life.shard.handle(life.at(), &request);
+    assert!(refused.entry.is_some() && matches!(refused.reply.outcome, Some(reply::Outcome::Failure(_))));
+    assert_eq!(refused.reply.account_sequence, refused.reply.sequence);
+    let asked = life.request(0, Command::ListBalances(v1::ListBalancesRequest::default()));
+    let read = life.shard.handle(life.at(), &asked).reply;
+    assert_eq!(read.account_sequence, refused.reply.sequence);
+}
+
+#[test]
+fn a_chunk_is_the_message_of_the_format() {
+    let mut life = Life::begin();
+    let entries: Vec<JournalEntry> = [Step::Initialize(0), Step::Deposit(0, 5_000), Step::Initialize(1)]
+        .iter()
+        .flat_map(|step| life.take(step))
+        .collect();
+    let chunks: Vec<_> = life.shard.chunks().collect();
+    let [chunk] = &chunks[..] else {
+        panic!("{} chunks of a small shard", chunks.len())
+    };
+    let read = SnapshotChunk::decode(chunk.clone()).unwrap();
+    let operations: Vec<_> = read
+        .operations
+        .iter()
+        .map(|it| (it.sequence, it.at_us, &it.operation))
+        .collect();
+    let journaled: Vec<_> = entries
+        .iter()
+        .map(|it| (it.sequence, it.at_us, &it.operation))
+        .collect();
+    assert_eq!(operations, journaled);
+    assert_eq!(read.accounts.len(), 2);
+    assert!(read.position.is_some() && !read.entities.is_empty());
+    assert_eq!(read.encode_to_vec(), *chunk);
 }
 
 #[test]

@@ -236,9 +236,9 @@ impl Shard {
             sequence,
             what,
         };
-        let row = |before: u64| move |cause: Unreadable| corrupt(before + 1, cause.to_string());
+        let unread_after = |sequence: u64| move |cause: Unreadable| corrupt(sequence + 1, cause.to_string());
         for entry in several(body, borrowed::ENTRIES) {
-            let unread = row(self.sequence);
+            let unread = unread_after(self.sequence);
             let written = entry.map_err(unread)?;
             let entry = borrowed::JournalEntry::read(written).map_err(unread)?;
             if entry.sequence != self.sequence + 1 {
@@ -260,11 +260,11 @@ impl Shard {
             self.sequence = entry.sequence;
             self.at = at;
             self.fold(at, &events).map_err(|what| corrupt(entry.sequence, what))?;
-            if let Some(operation) = &operation {
+            if let Some(operation) = operation {
                 self.remember(at, operation, &events);
             }
         }
-        let batch = borrowed::JournalBatch::read(body).map_err(row(self.sequence))?;
+        let batch = borrowed::JournalBatch::read(body).map_err(unread_after(self.sequence))?;
         batch.price_cursor.clone_into(&mut self.price_cursor);
         Ok(())
     }
@@ -312,7 +312,7 @@ impl Shard {
     }
 
     /// Remembers an operation whose events are folded in.
-    fn remember(&mut self, at: Timestamp, operation: &Journaled<'_>, events: &[Event]) {
+    fn remember(&mut self, at: Timestamp, operation: Journaled<'_>, events: &[Event]) {
         let mut changed = events.iter().filter_map(|event| event.kind.account());
         // A refused operation is the account's last change too: a reader that saw the refusal must be able to wait for it.
         if !changed.any(|account| account.as_str() == operation.account_id())

@@ -44,12 +44,19 @@ impl Shard {
             .and_then(|mutation| {
                 decide(&self.state, &self.market, at, &mutation.command).map_err(|refused| refusal::failure(&refused))
             });
+        let asked = Asked {
+            request,
+            kind,
+            key,
+            hash,
+            account: &account,
+        };
         let events = match decided {
             Ok(events) => events,
             Err(failure) => {
                 let outcome = Outcome::Failure(failure);
                 if window::is_final(&outcome) {
-                    return self.record_operation(at, request, kind, hash, &account, &[], Vec::new(), Some(outcome));
+                    return self.record_operation(at, asked, &[], Vec::new(), Some(outcome));
                 }
                 let Outcome::Failure(failure) = outcome else {
                     unreachable!("made a failure above")
@@ -58,25 +65,25 @@ impl Shard {
             }
         };
         let journaled: Vec<JournalEvent> = self.write_and_fold(at, &events);
-        self.record_operation(at, request, kind, hash, &account, &events, journaled, None)
+        self.record_operation(at, asked, &events, journaled, None)
     }
 
     /// Journals an operation whose events are folded in already; `refused` is its outcome when it has none.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call site a case, and a struct would only rename them"
-    )]
     fn record_operation(
         &mut self,
         at: Timestamp,
-        request: &Request,
-        kind: OperationKind,
-        hash: Vec<u8>,
-        account: &AccountId,
+        asked: Asked<'_>,
         events: &[Event],
         journaled: Vec<JournalEvent>,
         refused: Option<Outcome>,
     ) -> Handled {
+        let Asked {
+            request,
+            kind,
+            key,
+            hash,
+            account,
+        } = asked;
         if journaled.is_empty() {
             self.next_entry(at);
         }
@@ -90,9 +97,8 @@ impl Shard {
             account_id: account.as_str().to_owned(),
             outcome: Some(outcome.clone()),
         };
-        let written = record.encode_to_vec();
-        let written = Journaled::read(&written).expect("it was written just now");
-        self.remember(at, &written, events);
+        let written = Journaled::written(key, account.as_str(), record.encode_to_vec());
+        self.remember(at, written, events);
         let entry = JournalEntry {
             sequence: self.sequence,
             at_us: micros(at),
@@ -112,6 +118,16 @@ impl Shard {
             is_read: false,
         }
     }
+}
+
+/// A mutation that is executed or refused for good.
+struct Asked<'a> {
+    request: &'a Request,
+    kind: OperationKind,
+    key: OperationKey,
+    /// By [`payload_hash`].
+    hash: Vec<u8>,
+    account: &'a AccountId,
 }
 
 /// Tells a repeat from a reuse: a hash of the account and the command without its `request_id`'s spelling mattering.

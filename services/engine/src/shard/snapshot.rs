@@ -107,7 +107,7 @@ impl Shard {
                     Journaled::read(record).map_err(|_| corrupt("an operation of the snapshot cannot be read"))?;
                 shard
                     .window
-                    .restore(operation.sequence, moment(operation.at_us), &record);
+                    .restore(operation.sequence, moment(operation.at_us), record);
             }
             for touched in chunk.accounts {
                 let account = AccountId::new(&touched.account_id)
